@@ -1,0 +1,7 @@
+//! Configuration: file, environment and flags become validated [`Settings`].
+
+mod settings;
+
+pub use settings::{
+    DestinationSettings, LogFormat, LogSettings, MaxDeletes, OriginSettings, Settings, StoreSettings,
+};

@@ -1,0 +1,3 @@
+//! The `vsync` program.
+
+fn main() {}

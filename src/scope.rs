@@ -1,0 +1,222 @@
+//! Stop signal and deadline, in one value that everything that waits is given.
+//!
+//! A process has one root scope; a cycle gets a narrower one. Dropping (or calling) the [`StopHandle`] that
+//! came with a scope stops that scope and everything made from it. Time is monotonic.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Select, Sender, bounded};
+
+use crate::error::{Error, Kind, Result};
+
+/// Nothing is ever sent on a stop channel: its closing is the signal.
+enum Never {}
+
+/// Stops its scope when dropped.
+pub struct StopHandle {
+    _open: Sender<Never>,
+}
+
+impl StopHandle {
+    /// Stops the scope; the same as dropping the handle, with a name.
+    pub fn stop(self) {}
+}
+
+/// Until when, and under which stop signals, work may go on.
+#[derive(Clone)]
+pub struct Scope {
+    stops: Vec<Receiver<Never>>,
+    deadline: Option<Instant>,
+}
+
+/// Why a scope is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// A stop handle was dropped.
+    Stopped,
+    /// The deadline passed.
+    TimedOut,
+}
+
+impl Scope {
+    /// A scope without a deadline, and the handle that stops it.
+    pub fn root() -> (StopHandle, Scope) {
+        Scope {
+            stops: Vec::new(),
+            deadline: None,
+        }
+        .child()
+    }
+
+    /// A scope that is done when this one is, or when the returned handle is dropped.
+    pub fn child(&self) -> (StopHandle, Scope) {
+        let (open, stop) = bounded(0);
+        let mut child = self.clone();
+        child.stops.push(stop);
+        (StopHandle { _open: open }, child)
+    }
+
+    /// The same scope, done after `limit` at the latest. Narrows, never widens.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Scope {
+        let mut narrower = self.clone();
+        if let Some(deadline) = Instant::now().checked_add(limit) {
+            narrower.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
+        }
+        narrower
+    }
+
+    /// Whether work must end, and why.
+    pub fn done(&self) -> Option<Done> {
+        let stopped = |stop: &Receiver<Never>| {
+            matches!(stop.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
+        };
+        if self.stops.iter().any(stopped) {
+            Some(Done::Stopped)
+        } else if self.remaining().is_some_and(|left| left.is_zero()) {
+            Some(Done::TimedOut)
+        } else {
+            None
+        }
+    }
+
+    /// `Ok` while work may go on; otherwise the error that says why not.
+    ///
+    /// # Errors
+    /// [`Kind::Stopped`] or [`Kind::Timeout`].
+    pub fn check(&self) -> Result<()> {
+        match self.done() {
+            None => Ok(()),
+            Some(Done::Stopped) => Err(Error::new(Kind::Stopped, "stopped")),
+            Some(Done::TimedOut) => Err(Error::new(Kind::Timeout, "the cycle's time limit passed")),
+        }
+    }
+
+    /// How much time is left; `None` without a deadline.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Waits for `time` or until the scope is done; `true` if the whole time passed.
+    pub fn sleep(&self, time: Duration) -> bool {
+        let wake = Instant::now() + time;
+        let (until, whole) = match self.deadline {
+            Some(deadline) if deadline < wake => (deadline, false),
+            _ => (wake, true),
+        };
+        let mut select = self.select();
+        select.ready_deadline(until).is_err() && whole
+    }
+
+    /// Waits until the scope is done or `other` is closed or has a message; `true` if the scope is done.
+    pub fn wait<T>(&self, other: &Receiver<T>) -> bool {
+        let mut select = self.select();
+        let index = select.recv(other);
+        match self.deadline {
+            Some(deadline) => select.ready_deadline(deadline).map_or(true, |ready| ready != index),
+            None => select.ready() != index,
+        }
+    }
+
+    /// Sends `message`, waiting while the channel is full; `false` if the scope ended or nobody listens.
+    pub fn send<T>(&self, channel: &Sender<T>, mut message: T) -> bool {
+        loop {
+            if self.done().is_some() {
+                return false;
+            }
+            match channel.try_send(message) {
+                Ok(()) => return true,
+                Err(crossbeam_channel::TrySendError::Disconnected(_)) => return false,
+                Err(crossbeam_channel::TrySendError::Full(back)) => message = back,
+            }
+            let mut select = self.select();
+            select.send(channel);
+            match self.deadline {
+                Some(deadline) => drop(select.ready_deadline(deadline)),
+                None => drop(select.ready()),
+            }
+        }
+    }
+
+    /// Receives a message; `None` if the scope ended or every sender is gone.
+    pub fn receive<T>(&self, channel: &Receiver<T>) -> Option<T> {
+        loop {
+            if self.done().is_some() {
+                return None;
+            }
+            match channel.try_recv() {
+                Ok(message) => return Some(message),
+                Err(crossbeam_channel::TryRecvError::Disconnected) => return None,
+                Err(crossbeam_channel::TryRecvError::Empty) => {}
+            }
+            self.wait(channel);
+        }
+    }
+
+    fn select(&self) -> Select<'_> {
+        let mut select = Select::new();
+        for stop in &self.stops {
+            select.recv(stop);
+        }
+        select
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn dropping_a_handle_stops_its_scope_and_those_below_but_not_above() {
+        let (root_handle, root) = Scope::root();
+        let (child_handle, child) = root.child();
+        let grandchild = child.within(LONG);
+        drop(child_handle);
+        assert_eq!(root.done(), None);
+        assert_eq!(child.done(), Some(Done::Stopped));
+        assert_eq!(grandchild.check().unwrap_err().kind(), Kind::Stopped);
+        root_handle.stop();
+        assert_eq!(root.done(), Some(Done::Stopped));
+    }
+
+    #[test]
+    fn a_deadline_narrows_and_never_widens() {
+        let (_handle, root) = Scope::root();
+        let narrow = root.within(SHORT);
+        assert!(narrow.within(LONG).remaining().unwrap() <= SHORT);
+        assert!(!narrow.sleep(LONG), "sleep is cut by the deadline");
+        assert_eq!(narrow.check().unwrap_err().kind(), Kind::Timeout);
+    }
+
+    #[test]
+    fn waiting_ends_with_the_scope() {
+        let (handle, root) = Scope::root();
+        let (sender, receiver) = bounded::<u8>(1);
+        assert!(root.send(&sender, 1));
+        std::thread::scope(|threads| {
+            let sending = threads.spawn(|| root.send(&sender, 2));
+            let sleeping = threads.spawn(|| root.sleep(LONG));
+            drop(handle);
+            assert!(!sending.join().unwrap());
+            assert!(!sleeping.join().unwrap());
+        });
+        assert_eq!(root.receive(&receiver), None);
+    }
+
+    #[test]
+    fn a_message_or_a_closed_channel_ends_the_wait_before_the_scope_does() {
+        let (_handle, root) = Scope::root();
+        let (sender, receiver) = bounded::<u8>(1);
+        sender.send(7).unwrap();
+        assert!(!root.wait(&receiver));
+        assert_eq!(root.receive(&receiver), Some(7));
+        drop(sender);
+        assert!(!root.wait(&receiver));
+        assert_eq!(root.receive(&receiver), None);
+        assert!(root.sleep(SHORT));
+    }
+}

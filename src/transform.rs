@@ -1,0 +1,5 @@
+//! Rules that turn an origin path into a destination path.
+
+/// Ordered transformers.
+#[derive(Clone, Debug, Default)]
+pub struct Transforms {}
