@@ -12,5 +12,6 @@ pub mod scope;
 pub mod secret;
 pub mod store;
 pub mod sync_info;
+pub mod time;
 pub mod transform;
 pub mod vault;

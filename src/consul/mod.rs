@@ -1,6 +1,28 @@
-//! The Consul client: KV of one datacenter.
+//! The Consul client: KV of one datacenter, one key at a time.
+//!
+//! Listings and read-only transactions are never used: Consul filters them by the token's rights without a word,
+//! so that a missing right reads as "no keys" (FACTS.md T3). Reads are consistent ones: a stale read during an
+//! election can be empty. All of Consul's errors are plain text; like Vault's they are classified, not quoted.
 
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+
+use crate::error::{Error, Kind, Result};
+use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
+use crate::scope::Scope;
 use crate::vault::SecretSource;
+
+/// The largest value that Consul takes, in bytes (`kv_max_value_size`, FACTS.md section 13).
+pub const VALUE_LIMIT: usize = 512 * 1024;
+
+/// The largest answer that is read, in bytes: a value in base64 with what stands around it.
+const ANSWER_LIMIT: u64 = 2 * VALUE_LIMIT as u64;
+/// The limit of one request. A server without a leader takes 7 s to say so.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_RETRIES: u32 = 2;
 
 /// How to reach one Consul.
 #[derive(Clone, Debug)]
@@ -11,4 +33,159 @@ pub struct ConsulSettings {
     pub dc: Option<String>,
     /// The ACL token.
     pub token: Option<SecretSource>,
+}
+
+/// A key's value and when it last changed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The value.
+    pub value: Vec<u8>,
+    /// Changes with every change of the key; for check-and-set.
+    pub modify_index: u64,
+}
+
+/// A client of one Consul.
+pub struct Consul {
+    http: Http,
+    settings: ConsulSettings,
+}
+
+impl Consul {
+    /// A client; nothing is sent before the first request.
+    pub fn new(settings: ConsulSettings) -> Consul {
+        Consul {
+            http: Http::new(HttpSettings {
+                address: settings.address.clone(),
+                request_timeout: REQUEST_TIMEOUT,
+                max_retries: MAX_RETRIES,
+                rate_limit: None,
+                connections: 1,
+            }),
+            settings,
+        }
+    }
+
+    /// The HTTP client, for interrupting and counting.
+    pub fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// The key's entry; `None` if there is no such key.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`], [`Kind::BadToken`], or whatever keeps Consul from answering.
+    pub fn get(&self, scope: &Scope, key: &str) -> Result<Option<Entry>> {
+        #[derive(Deserialize)]
+        struct Row {
+            #[serde(rename = "Value")]
+            value: Option<String>,
+            #[serde(rename = "ModifyIndex")]
+            modify_index: u64,
+        }
+        let reply = self.send(scope, Method::Get, key, "consistent", None)?;
+        // Only Consul sends the header: a proxy's 404 page must not read as an absent key.
+        if reply.status == 404 && reply.body.is_empty() && reply.header("x-consul-index").is_some() {
+            return Ok(None);
+        }
+        let reply = self.done(reply)?;
+        let rows: Vec<Row> = serde_json::from_slice(&reply.body).map_err(|_| self.not_consul())?;
+        let row = rows.into_iter().next().ok_or_else(|| self.not_consul())?;
+        let value = BASE64_STANDARD.decode(row.value.unwrap_or_default()).map_err(|_| self.not_consul())?;
+        Ok(Some(Entry {
+            value,
+            modify_index: row.modify_index,
+        }))
+    }
+
+    /// Writes `value`, whatever was there.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); [`Kind::Refused`] for a value over [`VALUE_LIMIT`].
+    pub fn put(&self, scope: &Scope, key: &str, value: &[u8]) -> Result<()> {
+        match self.put_query(scope, key, "", value)? {
+            true => Ok(()),
+            false => Err(self.not_consul()),
+        }
+    }
+
+    /// Writes `value` if the key's modify index is still `index` (0: if there is no such key); whether it was written.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_if(&self, scope: &Scope, key: &str, value: &[u8], index: u64) -> Result<bool> {
+        self.put_query(scope, key, &format!("cas={index}"), value)
+    }
+
+    /// Deletes `key`; one that is absent is no error.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn delete(&self, scope: &Scope, key: &str) -> Result<()> {
+        self.done(self.send(scope, Method::Delete, key, "", None)?).map(drop)
+    }
+
+    fn put_query(&self, scope: &Scope, key: &str, query: &str, value: &[u8]) -> Result<bool> {
+        let reply = self.done(self.send(scope, Method::Put, key, query, Some(value))?)?;
+        match reply.body.trim_ascii() {
+            b"true" => Ok(true),
+            b"false" => Ok(false),
+            _ => Err(self.not_consul()),
+        }
+    }
+
+    fn send(&self, scope: &Scope, method: Method, key: &str, query: &str, body: Option<&[u8]>) -> Result<Reply> {
+        let mut target = format!("/v1/kv/{}?{query}", encode_path(key));
+        if let Some(dc) = &self.settings.dc {
+            target = format!("{target}&dc={}", encode_path(dc));
+        }
+        let token = self.settings.token.as_ref().map(SecretSource::read).transpose()?;
+        let header = token.as_ref().map(|token| ("X-Consul-Token", token.reveal()));
+        self.http.send(
+            scope,
+            &Request {
+                method,
+                target: &target,
+                headers: header.as_slice(),
+                body,
+                limit: ANSWER_LIMIT,
+                retry: true,
+            },
+        )
+    }
+
+    fn done(&self, reply: Reply) -> Result<Reply> {
+        if (200..300).contains(&reply.status) {
+            return Ok(reply);
+        }
+        Err(self.refusal(&reply))
+    }
+
+    fn refusal(&self, reply: &Reply) -> Error {
+        let text = String::from_utf8_lossy(&reply.body);
+        let address = self.http.address();
+        let dc = self.settings.dc.as_deref().unwrap_or_default();
+        let (kind, meaning) = match reply.status {
+            403 if text.contains("ACL not found") => {
+                (Kind::BadToken, format!("{address} does not know the ACL token (`consul.token`): wrong, expired or deleted"))
+            }
+            403 => (Kind::Denied, format!("{address} denies it; the ACL token needs key_prefix rules for the sync path")),
+            413 => (Kind::Refused, format!("the value is over the {VALUE_LIMIT} bytes that {address} takes; raise `numBuckets`")),
+            429 => (Kind::Limited, format!("{address} asks to slow down")),
+            500 if text.contains("No cluster leader") => (Kind::Unreachable, format!("the Consul at {address} has no leader")),
+            500 if text.contains("No path to datacenter") => {
+                (Kind::Refused, format!("the Consul at {address} knows no datacenter `{dc}`; correct `consul.dc`"))
+            }
+            500..=599 => (Kind::Unreachable, format!("the Consul at {address} failed")),
+            _ => return self.not_consul(),
+        };
+        Error::new(kind, format!("{meaning} [status {}]", reply.status))
+    }
+
+    fn not_consul(&self) -> Error {
+        let address = self.http.address();
+        Error::new(
+            Kind::Protocol,
+            format!("the answer of {address} is not that of a Consul; is `consul.address` right, or a proxy in between?"),
+        )
+    }
 }

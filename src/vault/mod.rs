@@ -1,10 +1,28 @@
 //! The Vault client: one server, one login, one namespace.
+//!
+//! A [`Vault`] holds the connections and the token; a [`Session`] is that Vault within one [`Scope`], and is what
+//! engines and checks are given. Paths are passed as Vault's API spells them, unencoded and without `/v1/`.
+
+mod access;
+mod answer;
+mod login;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::error::{Error, Kind, Result};
+use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
+use crate::scope::Scope;
 use crate::secret::SecretString;
+use login::Held;
+
+pub use access::{Health, Mount};
+pub use answer::{Found, data};
+
+/// The largest answer that is read, in bytes: twice what a server takes as a request by default, which also
+/// holds the names of a million keys in one folder.
+const ANSWER_LIMIT: u64 = 64 << 20;
 
 /// How to reach one Vault and how to log in to it.
 #[derive(Clone, Debug)]
@@ -56,4 +74,154 @@ pub enum SecretSource {
     Value(SecretString),
     /// A file, read when the secret is needed; white space at its end is dropped.
     File(PathBuf),
+}
+
+/// A client of one Vault; shared by the threads of one role.
+pub struct Vault {
+    http: Http,
+    settings: VaultSettings,
+    held: Held,
+}
+
+impl Vault {
+    /// A client; nothing is sent before the first request.
+    pub fn new(settings: VaultSettings) -> Vault {
+        Vault {
+            http: Http::new(HttpSettings {
+                address: settings.address.clone(),
+                request_timeout: settings.request_timeout,
+                max_retries: settings.max_retries,
+                rate_limit: settings.rate_limit,
+                connections: settings.connections,
+            }),
+            settings,
+            held: Held::default(),
+        }
+    }
+
+    /// The HTTP client, for interrupting and counting.
+    pub fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// The namespace of all requests; empty for the root namespace.
+    pub fn namespace(&self) -> &str {
+        self.settings.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// This Vault within `scope`.
+    pub fn within<'a>(&'a self, scope: &'a Scope) -> Session<'a> {
+        Session { vault: self, scope }
+    }
+}
+
+/// A Vault within a scope.
+#[derive(Clone, Copy)]
+pub struct Session<'a> {
+    vault: &'a Vault,
+    scope: &'a Scope,
+}
+
+impl Session<'_> {
+    /// Reads `path`.
+    ///
+    /// # Errors
+    /// Whatever is not a clear answer of Vault's, by kind.
+    pub fn read(&self, path: &str) -> Result<Found> {
+        answer::found(self.send(Method::Get, path, None)?)
+    }
+
+    /// The names in the folder `path` (which ends with `/`); those of folders end with `/`.
+    ///
+    /// # Errors
+    /// Whatever is not a clear answer of Vault's, by kind. An empty or missing folder is no error.
+    pub fn list(&self, path: &str) -> Result<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        struct Keys {
+            keys: Vec<String>,
+        }
+        match answer::found(self.send(Method::List, path, None)?)? {
+            Found::Live(reply) => Ok(data::<Keys>(&reply)?.keys),
+            Found::Absent => Ok(Vec::new()),
+            Found::Deleted(reply) => Err(answer::refusal(&reply)),
+        }
+    }
+
+    /// Writes `body` to `path`.
+    ///
+    /// # Errors
+    /// Every answer but a 2xx; [`Kind::Conflict`] for a check-and-set that did not match.
+    pub fn write(&self, path: &str, body: &[u8]) -> Result<Reply> {
+        answer::done(self.send(Method::Post, path, Some(body))?)
+    }
+
+    /// Deletes `path`; what is absent already is no error.
+    ///
+    /// # Errors
+    /// Every answer but a 2xx.
+    pub fn delete(&self, path: &str) -> Result<()> {
+        answer::done(self.send(Method::Delete, path, None)?).map(drop)
+    }
+
+    /// Sends a request with the token. After a refusal the token looks itself up: if it is dead, it is had
+    /// again where that is possible and the request is sent once more.
+    fn send(&self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Reply> {
+        let token = self.token()?;
+        let reply = self.send_with(Some(&token), method, path, body)?;
+        if !is_refused(&reply) {
+            return Ok(reply);
+        }
+        match self.replace_if_dead(&token)? {
+            Some(fresh) => self.send_with(Some(&fresh), method, path, body),
+            None => Ok(reply),
+        }
+        .and_then(|reply| if is_refused(&reply) { Err(denied(method, path, &reply)) } else { Ok(reply) })
+    }
+
+    fn send_with(
+        &self,
+        token: Option<&SecretString>,
+        method: Method,
+        path: &str,
+        body: Option<&[u8]>,
+    ) -> Result<Reply> {
+        let namespace = self.vault.settings.namespace.as_deref();
+        let mut headers = [("", ""); 2];
+        let mut count = 0;
+        for (name, value) in [("X-Vault-Token", token.map(SecretString::reveal)), ("X-Vault-Namespace", namespace)] {
+            if let Some(value) = value {
+                headers[count] = (name, value);
+                count += 1;
+            }
+        }
+        self.vault.http.send(
+            self.scope,
+            &Request {
+                method,
+                target: &format!("/v1/{}", encode_path(path)),
+                headers: &headers[..count],
+                body,
+                limit: ANSWER_LIMIT,
+                retry: true,
+            },
+        )
+    }
+}
+
+fn is_refused(reply: &Reply) -> bool {
+    reply.status == 403
+}
+
+fn denied(method: Method, path: &str, reply: &Reply) -> Error {
+    let error = answer::refusal(reply);
+    if error.kind() != Kind::Denied {
+        return error;
+    }
+    let capability = match method {
+        Method::Get => "read",
+        Method::List => "list",
+        Method::Put | Method::Post => "create or update",
+        Method::Delete => "delete",
+    };
+    error.context(format!("the token lacks the capability {capability} on {path}"))
 }

@@ -1,0 +1,192 @@
+//! KV version 2: <https://openbao.org/api-docs/secret/kv/kv-v2/>, FACTS.md sections 3 to 5.
+//!
+//! Change is seen from metadata alone. Soft deletion, undeletion, destruction and expiry change neither the
+//! version nor the updated time (T1), so presence is part of what is found out here; a deletion time may
+//! lie in the future on a live secret (T7), and is held against the server's own clock.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Engine, Expected, Fetched, Presence, Secret, Stored};
+use crate::error::{Error, Kind, Result, fail};
+use crate::http::Reply;
+use crate::sync_info::{Insight, SecretType};
+use crate::time;
+use crate::vault::{Found, Session, data};
+
+/// One KV version 2 mount.
+pub struct Kv2 {
+    data: String,
+    metadata: String,
+}
+
+/// What a key's metadata says of it.
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    current_version: u64,
+    #[serde(borrow)]
+    updated_time: Cow<'a, str>,
+    #[serde(borrow)]
+    versions: HashMap<Cow<'a, str>, VersionState<'a>>,
+}
+
+#[derive(Deserialize)]
+struct VersionState<'a> {
+    #[serde(borrow)]
+    deletion_time: Cow<'a, str>,
+    destroyed: bool,
+}
+
+/// The answer to a data read: the secret with the metadata of the version read.
+#[derive(Deserialize)]
+struct Read<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    metadata: ReadVersion<'a>,
+}
+
+#[derive(Deserialize)]
+struct ReadVersion<'a> {
+    version: u64,
+    #[serde(borrow)]
+    created_time: Cow<'a, str>,
+}
+
+impl Kv2 {
+    /// The engine mounted at `mount`, which ends with `/`.
+    pub fn new(mount: &str) -> Kv2 {
+        Kv2 {
+            data: format!("{mount}data/"),
+            metadata: format!("{mount}metadata/"),
+        }
+    }
+
+    fn metadata_path(&self, path: &str) -> String {
+        format!("{}{}", self.metadata, path.strip_prefix(&self.data).unwrap_or(path))
+    }
+
+    /// What is at `path`, and the check-and-set number that replaces exactly this.
+    fn current(session: Session, path: &str) -> Result<(Option<Secret>, u64)> {
+        match session.read(path)? {
+            Found::Live(reply) => {
+                let read: Read = data(&reply)?;
+                Ok((read.data.map(|data| Secret(data.to_owned())), read.metadata.version))
+            }
+            Found::Deleted(reply) => Ok((None, data::<Read>(&reply)?.metadata.version)),
+            Found::Absent => Ok((None, 0)),
+        }
+    }
+
+    fn write(session: Session, path: &str, secret: &Secret, cas: u64) -> Result<()> {
+        let body = format!(r#"{{"options":{{"cas":{cas}}},"data":{}}}"#, secret.0.get());
+        session.write(path, body.as_bytes()).map(drop)
+    }
+
+    /// Reads, adopts equal data, and else replaces the version that was read.
+    fn replace(session: Session, path: &str, secret: &Secret) -> Result<Stored> {
+        let (current, cas) = Self::current(session, path)?;
+        if current.is_some_and(|current| current.same_as(secret)) {
+            return Ok(Stored::Adopted);
+        }
+        Self::write(session, path, secret, cas).map(|()| Stored::Written)
+    }
+}
+
+impl Engine for Kv2 {
+    fn secret_type(&self) -> SecretType {
+        SecretType::KvV2
+    }
+
+    fn prefix(&self) -> &str {
+        &self.data
+    }
+
+    fn list(&self, session: Session, folder: &str) -> Result<Vec<String>> {
+        session.list(&format!("{}{folder}", self.metadata))
+    }
+
+    fn insight(&self, session: Session, path: &str) -> Result<Presence> {
+        match session.read(&self.metadata_path(path))? {
+            Found::Live(reply) => presence(&reply),
+            Found::Absent => Ok(Presence::Absent),
+            Found::Deleted(_) => fail(Kind::Protocol, "its metadata is answered as if it were a deleted secret"),
+        }
+    }
+
+    fn fetch(&self, session: Session, path: &str) -> Result<Fetched> {
+        let reply = match session.read(path)? {
+            Found::Live(reply) => reply,
+            Found::Deleted(_) | Found::Absent => return Ok(Fetched::Gone),
+        };
+        let read: Read = data(&reply)?;
+        let Some(secret) = read.data else {
+            return Ok(Fetched::Gone);
+        };
+        let insight = Insight::new(read.metadata.version, &read.metadata.created_time, SecretType::KvV2);
+        Ok(Fetched::Live(Secret(secret.to_owned()), insight))
+    }
+
+    fn store(&self, session: Session, path: &str, secret: &Secret, expected: Expected) -> Result<Stored> {
+        let first = match expected {
+            Expected::Absent => Self::write(session, path, secret, 0).map(|()| Stored::Written),
+            Expected::Unknown => Self::replace(session, path, secret),
+        };
+        match first {
+            Err(error) if error.kind() == Kind::Conflict => Self::replace(session, path, secret),
+            outcome => outcome,
+        }
+    }
+
+    fn delete(&self, session: Session, path: &str) -> Result<()> {
+        session.delete(path)
+    }
+
+    fn origin_rights(&self, folder: &str) -> Vec<(String, &'static str)> {
+        vec![
+            (format!("{}{folder}", self.metadata), "list"),
+            (format!("{}{folder}vsync-check", self.metadata), "read"),
+            (format!("{}{folder}vsync-check", self.data), "read"),
+        ]
+    }
+
+    fn destination_rights(&self, folder: &str) -> Vec<(String, &'static str)> {
+        let data = format!("{}{folder}vsync-check", self.data);
+        let mut rights = vec![(format!("{}{folder}", self.metadata), "list")];
+        rights.extend(["create", "read", "update", "delete"].map(|capability| (data.clone(), capability)));
+        rights
+    }
+}
+
+fn presence(reply: &Reply) -> Result<Presence> {
+    let metadata: Metadata = data(reply)?;
+    if metadata.current_version == 0 {
+        return Ok(Presence::Deleted);
+    }
+    let current = metadata.current_version.to_string();
+    let Some(version) = metadata.versions.get(current.as_str()) else {
+        return fail(Kind::Refused, format!("its metadata does not hold its current version {current}"));
+    };
+    if version.destroyed || is_over(&version.deletion_time, reply)? {
+        return Ok(Presence::Deleted);
+    }
+    let insight = Insight::new(metadata.current_version, &metadata.updated_time, SecretType::KvV2);
+    Ok(Presence::Present(insight))
+}
+
+/// Whether `deletion_time` lies in the past of the server that gave the answer. Its `Date` header has whole seconds,
+/// rounded down; what was deleted within that second is deleted.
+fn is_over(deletion_time: &str, reply: &Reply) -> Result<bool> {
+    if deletion_time.is_empty() {
+        return Ok(false);
+    }
+    let unknown = |what: &str| Error::new(Kind::Protocol, format!("{what}, so it can't be told whether it is deleted"));
+    let deleted = time::parse(deletion_time).ok_or_else(|| unknown("its deletion time can't be read"))?;
+    let date = reply.header("date").and_then(time::parse_http_date);
+    let now = date.ok_or_else(|| unknown("the answer has no Date header"))?;
+    Ok(deleted < now + Duration::from_secs(1))
+}

@@ -1,0 +1,452 @@
+//! HTTP as the clients need it: time limits from the [`Scope`], retries, a rate limit, kept-alive
+//! connections, bodies with a limit, and a way to cut requests in flight.
+//!
+//! The only module that knows `ureq`. It knows nothing of Vault or Consul: any status is an answer, and what
+//! it means is the client's business. Redirects are answers too and are never followed: a cleaned path is
+//! another key, and a token must not travel to a host that nobody configured (FACTS.md T14, section 9).
+//! Errors name the server's address, never a header or a body.
+
+mod pace;
+mod resolver;
+
+use std::io;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use ureq::Agent;
+use ureq::http::HeaderMap;
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
+
+use crate::error::{Error, Kind, Result};
+use crate::scope::{Done, Scope};
+use pace::Pace;
+use resolver::KeptAnswers;
+
+/// How long a connection may take to be opened, and a name to be looked up: neither can be interrupted.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long a write in flight may go on after a stop or a deadline, so that its outcome is known.
+const WRITE_GRACE: Duration = Duration::from_secs(1);
+/// The first pause before a retry; doubled each time, and shortened at random by up to a half.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause that a server's `Retry-After` can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Buffer of one connection, each way; ureq's own default is 128 KiB.
+const BUFFER: usize = 16 * 1024;
+
+/// What is the same for every request to one server.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Scheme, host and port, without a final slash.
+    pub address: String,
+    /// The limit of one attempt.
+    pub request_timeout: Duration,
+    /// How often a request is sent again after a failure that may pass.
+    pub max_retries: u32,
+    /// Requests a second, over all threads.
+    pub rate_limit: Option<NonZeroU32>,
+    /// Connections kept alive, for reads and for writes each.
+    pub connections: usize,
+}
+
+/// The methods that Vault and Consul know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Vault's own method for listings.
+    List,
+    /// Writes.
+    Put,
+    /// Writes, or asks with a body.
+    Post,
+    /// Deletes.
+    Delete,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::List => "LIST",
+            Method::Put => "PUT",
+            Method::Post => "POST",
+            Method::Delete => "DELETE",
+        }
+    }
+}
+
+/// One request.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: Method,
+    /// Path and query, encoded, beginning with `/`.
+    pub target: &'a str,
+    /// Headers beside those that HTTP itself needs.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body, if any.
+    pub body: Option<&'a [u8]>,
+    /// The largest answer, in bytes, that is read.
+    pub limit: u64,
+    /// Whether failures that may pass are tried again.
+    pub retry: bool,
+}
+
+/// An answer, whatever its status.
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// The whole body.
+    pub body: Vec<u8>,
+    headers: HeaderMap,
+}
+
+impl Reply {
+    /// A header's value, if it is there and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    fn may_pass(&self) -> bool {
+        matches!(self.status, 412 | 429 | 500 | 502..=599)
+    }
+}
+
+/// A client of one server; shared by any number of threads.
+pub struct Http {
+    settings: HttpSettings,
+    agents: RwLock<Agents>,
+    resolver: KeptAnswers,
+    interrupted: AtomicBool,
+    writing: InFlight,
+    pace: Option<Pace>,
+    sent: AtomicU64,
+}
+
+/// Reads and writes have pools of their own, so that a stop can cut the ones and wait for the others.
+struct Agents {
+    reads: Agent,
+    writes: Agent,
+}
+
+impl Http {
+    /// A client; nothing is sent yet.
+    pub fn new(settings: HttpSettings) -> Http {
+        let resolver = KeptAnswers::default();
+        Http {
+            agents: RwLock::new(Agents::new(&settings, &resolver)),
+            pace: settings.rate_limit.map(Pace::new),
+            settings,
+            resolver,
+            interrupted: AtomicBool::new(false),
+            writing: InFlight::default(),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// The server's address, for messages.
+    pub fn address(&self) -> &str {
+        &self.settings.address
+    }
+
+    /// Requests sent so far, each attempt counted.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Sends `request`, again after a failure that may pass (a connection error, 412, 429, 5xx but 501), until it
+    /// is answered or the retries or the scope are used up. The last answer comes back whatever its status.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`], [`Kind::Timeout`], [`Kind::Protocol`], [`Kind::Refused`] (a body cut off while it
+    /// was sent), [`Kind::Stopped`].
+    pub fn send(&self, scope: &Scope, request: &Request) -> Result<Reply> {
+        let retries = if request.retry { self.settings.max_retries } else { 0 };
+        let mut attempt = 0;
+        loop {
+            let outcome = self.attempt(scope, request);
+            let pause = match &outcome {
+                _ if attempt == retries || scope.done().is_some() => return outcome,
+                Ok(reply) if reply.may_pass() => pause_before(attempt, reply.header("retry-after")),
+                Err(error) if matches!(error.kind(), Kind::Unreachable | Kind::Refused) => {
+                    pause_before(attempt, None)
+                }
+                _ => return outcome,
+            };
+            if !scope.sleep(pause) {
+                return outcome;
+            }
+            attempt += 1;
+        }
+    }
+
+    fn attempt(&self, scope: &Scope, request: &Request) -> Result<Reply> {
+        if let Some(pace) = &self.pace {
+            pace.wait(scope);
+        }
+        let writes = matches!(request.method, Method::Put | Method::Post | Method::Delete);
+        let _writing = writes.then(|| self.writing.enter());
+        scope.check()?;
+        let agent = self.agent(writes);
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        run(&agent, &self.settings.address, request, self.limit(scope, writes)).map_err(|error| {
+            self.resolver.forget();
+            match scope.done() {
+                Some(Done::Stopped) => Error::new(Kind::Stopped, "stopped"),
+                _ => self.explain(&error, scope, request),
+            }
+        })
+    }
+
+    fn agent(&self, writes: bool) -> Agent {
+        let agents = self.agents.read().unwrap_or_else(PoisonError::into_inner);
+        if writes {
+            agents.writes.clone()
+        } else {
+            agents.reads.clone()
+        }
+    }
+
+    fn limit(&self, scope: &Scope, writes: bool) -> Duration {
+        let grace = if writes { WRITE_GRACE } else { Duration::ZERO };
+        match scope.remaining() {
+            Some(left) => self.settings.request_timeout.min(left + grace),
+            None => self.settings.request_timeout,
+        }
+    }
+
+    fn explain(&self, error: &ureq::Error, scope: &Scope, request: &Request) -> Error {
+        let address = &self.settings.address;
+        let unreachable = |why: String| Error::new(Kind::Unreachable, format!("no answer from {address}: {why}"));
+        match error {
+            ureq::Error::Timeout(_) if scope.done().is_some() => {
+                Error::new(Kind::Timeout, format!("no answer from {address} before the cycle's time limit"))
+            }
+            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+                unreachable(format!("no connection within {CONNECT_LIMIT:?}"))
+            }
+            ureq::Error::Timeout(_) => Error::new(
+                Kind::Timeout,
+                format!("no answer from {address} within {:?}", self.settings.request_timeout),
+            ),
+            ureq::Error::Io(cause) if was_cut_while_sending(cause, request) => Error::new(
+                Kind::Refused,
+                format!(
+                    "{address} closed the connection while {} bytes were sent: over its request size limit?",
+                    request.body.map_or(0, <[u8]>::len)
+                ),
+            ),
+            ureq::Error::Io(cause) => unreachable(cause.to_string()),
+            ureq::Error::HostNotFound => unreachable("its name can't be looked up".to_string()),
+            ureq::Error::ConnectionFailed => unreachable("connection failed".to_string()),
+            ureq::Error::Rustls(cause) => unreachable(format!("TLS: {cause}")),
+            ureq::Error::ConnectProxyFailed(_) => unreachable("the proxy refuses to connect".to_string()),
+            ureq::Error::BodyExceedsLimit(limit) => {
+                Error::new(Kind::Protocol, format!("an answer from {address} is larger than {limit} bytes"))
+            }
+            _ => Error::new(Kind::Protocol, format!("the answer from {address} is not HTTP")),
+        }
+    }
+}
+
+impl Agents {
+    fn new(settings: &HttpSettings, resolver: &KeptAnswers) -> Agents {
+        let agent = || {
+            let mut config = Agent::config_builder()
+                .http_status_as_error(false)
+                .allow_non_standard_methods(true)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .max_idle_connections(settings.connections)
+                .max_idle_connections_per_host(settings.connections)
+                .timeout_connect(Some(CONNECT_LIMIT))
+                .timeout_resolve(Some(CONNECT_LIMIT))
+                .input_buffer_size(BUFFER)
+                .output_buffer_size(BUFFER)
+                .user_agent(concat!("vsync/", env!("CARGO_PKG_VERSION")))
+                .accept("")
+                .accept_encoding("")
+                .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
+            if is_loopback(&settings.address) {
+                // As Go's clients do: a proxy from the environment is not meant for this machine itself.
+                config = config.proxy(None);
+            }
+            Agent::with_parts(config.build(), DefaultConnector::default(), resolver.clone())
+        };
+        Agents {
+            reads: agent(),
+            writes: agent(),
+        }
+    }
+}
+
+/// Cuts the requests in flight of all `clients`: reads at once, writes when they have ended or a second has
+/// passed. Until [`revive`] every new request fails.
+pub fn interrupt(clients: &[&Http]) {
+    for client in clients {
+        client.interrupted.store(true, Ordering::Release);
+        let agents = client.agents.read().unwrap_or_else(PoisonError::into_inner);
+        agents.reads.clone().shutdown();
+    }
+    let until = Instant::now() + WRITE_GRACE;
+    for client in clients {
+        client.writing.wait_empty(until);
+        client.agent(true).shutdown();
+    }
+}
+
+/// Makes clients that were interrupted usable again; for the start of the next cycle.
+pub fn revive(clients: &[&Http]) {
+    for client in clients {
+        if client.interrupted.swap(false, Ordering::AcqRel) {
+            let fresh = Agents::new(&client.settings, &client.resolver);
+            *client.agents.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
+    }
+}
+
+fn run(
+    agent: &Agent,
+    address: &str,
+    request: &Request,
+    limit: Duration,
+) -> std::result::Result<Reply, ureq::Error> {
+    let mut builder = ureq::http::Request::builder()
+        .method(request.method.name())
+        .uri(format!("{address}{}", request.target));
+    for (name, value) in request.headers {
+        builder = builder.header(*name, *value);
+    }
+    let response = match request.body {
+        Some(body) => {
+            let request = agent.configure_request(builder.body(body)?);
+            agent.run(request.timeout_global(Some(limit)).build())?
+        }
+        None => {
+            let request = agent.configure_request(builder.body(())?);
+            agent.run(request.timeout_global(Some(limit)).build())?
+        }
+    };
+    let (parts, mut body) = response.into_parts();
+    let mut bytes = Vec::with_capacity(body.content_length().unwrap_or(0).min(request.limit) as usize);
+    io::Read::read_to_end(&mut body.with_config().limit(request.limit).reader(), &mut bytes)?;
+    Ok(Reply {
+        status: parts.status.as_u16(),
+        body: bytes,
+        headers: parts.headers,
+    })
+}
+
+/// A server that finds a body too large answers and closes while the rest is still being sent; the answer is
+/// then lost, and all that is seen is a broken connection (FACTS.md section 5).
+fn was_cut_while_sending(cause: &io::Error, request: &Request) -> bool {
+    const LARGE: usize = 512 * 1024;
+    let cut = matches!(cause.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+    cut && request.body.is_some_and(|body| body.len() >= LARGE)
+}
+
+fn pause_before(attempt: u32, retry_after: Option<&str>) -> Duration {
+    if let Some(seconds) = retry_after.and_then(|value| value.trim().parse().ok()) {
+        return Duration::from_secs(seconds).min(LONGEST_PAUSE);
+    }
+    let whole = FIRST_PAUSE * 2_u32.pow(attempt.min(6));
+    whole / 2 + (whole / 2).mul_f64(random_share())
+}
+
+/// A number from 0 to 1 that differs between threads and processes; for jitter, not for secrets.
+fn random_share() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.split("://").nth(1).unwrap_or(address);
+    ["127.", "localhost:", "[::1]"].iter().any(|own| host.starts_with(own)) || host == "localhost"
+}
+
+/// All that a path may hold unencoded beside `/`: FACTS.md section 3.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
+
+/// Percent-encodes a path; slashes stay what they are.
+pub fn encode_path(path: &str) -> String {
+    utf8_percent_encode(path, UNRESERVED).to_string()
+}
+
+/// Counts what is in flight, and lets one thread wait until nothing is.
+#[derive(Default)]
+struct InFlight {
+    count: Mutex<usize>,
+    fewer: Condvar,
+}
+
+impl InFlight {
+    fn enter(&self) -> Entered<'_> {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Entered(self)
+    }
+
+    fn wait_empty(&self, until: Instant) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = until.saturating_duration_since(Instant::now());
+        drop(self.fewer.wait_timeout_while(count, left, |count| *count > 0));
+    }
+}
+
+struct Entered<'a>(&'a InFlight);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.fewer.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_encoded_as_the_servers_decode_them() {
+        for (path, encoded) in [
+            ("secret/data/a-b_c.d~e", "secret/data/a-b_c.d~e"),
+            ("a b/ü", "a%20b/%C3%BC"),
+            ("pct%41?#+", "pct%2541%3F%23%2B"),
+            ("\"'<>\\^|", "%22%27%3C%3E%5C%5E%7C"),
+        ] {
+            assert_eq!(encode_path(path), encoded);
+        }
+    }
+
+    #[test]
+    fn pauses_grow_and_respect_the_server() {
+        for (attempt, least, most) in [(0, 125, 250), (1, 250, 500), (2, 500, 1000)] {
+            let pause = pause_before(attempt, None).as_millis();
+            assert!((least..=most).contains(&pause), "{attempt}: {pause}");
+        }
+        assert_eq!(pause_before(0, Some("2")), Duration::from_secs(2));
+        assert_eq!(pause_before(0, Some("86400")), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn loopback_needs_no_proxy() {
+        for (address, own) in [
+            ("http://127.0.0.1:8200", true),
+            ("http://localhost:8200", true),
+            ("https://localhost", true),
+            ("http://[::1]:8200", true),
+            ("https://vault.example.com", false),
+            ("https://localhost.example.com", false),
+        ] {
+            assert_eq!(is_loopback(address), own, "{address}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Sync info in a store: saved so that readers can trust it, loaded so that nothing untrue is ever believed.
+//!
+//! Saving: `meta`, then only the buckets that differ from what is stored, then the index, last, by check-and-set.
+//! The index is the commit: readers take a bucket only if its bytes hash to what the index says. One's own buckets
+//! are taken as they are, since a cut-off save leaves true ones behind; only what can't be read is lost.
+
+use std::time::Duration;
+
+use super::{Lock, Revision, Store};
+use crate::error::{Context, Error, Kind, Result, fail};
+use crate::http::Http;
+use crate::scope::Scope;
+use crate::sync_info::{Bucket, Hash, Index, Meta, Role, SyncInfo};
+
+/// How often the other end's info is read again when it is being saved at the same moment.
+const READS: u32 = 6;
+/// The pause before the second read; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The share of a bucket's limit that a suggested bucket count leaves free, so that it serves for a while.
+const HEADROOM: usize = 2;
+
+/// The sync info of one role in one store.
+pub struct InfoStore {
+    store: Box<dyn Store>,
+    prefix: String,
+    role: Role,
+}
+
+/// One's own info as it was found, and what is known to be stored now.
+pub struct Own {
+    /// The stored `meta`; `None` for a first run and for the original vsync's info.
+    pub meta: Option<Meta>,
+    /// The stored index; `None` for a first run.
+    pub index: Option<Index>,
+    revision: Option<Revision>,
+    /// Hashes of the bytes that are really stored; `None` where nothing usable is.
+    stored: Vec<Option<Hash>>,
+}
+
+/// One of one's own buckets.
+pub enum Stored {
+    /// As the index says.
+    Whole(Bucket),
+    /// Not as the index says, but readable: from a save that was cut off, or changed by hand.
+    Differing(Bucket),
+    /// Missing or unreadable; says which.
+    Lost(String),
+}
+
+/// The other end's info within one consistent read.
+pub struct Snapshot<'a> {
+    info: &'a InfoStore,
+    scope: &'a Scope,
+    /// The other end's `meta`.
+    pub meta: Meta,
+    /// The other end's index.
+    pub index: Index,
+}
+
+impl InfoStore {
+    /// The info of `role` under `sync_path`, which ends with `/`.
+    pub fn new(store: Box<dyn Store>, sync_path: &str, role: Role) -> InfoStore {
+        InfoStore {
+            store,
+            prefix: format!("{sync_path}{}/", role.name()),
+            role,
+        }
+    }
+
+    /// Keeps other writers of this info away; see [`Store::lock`].
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] if another writer holds it until the scope ends.
+    pub fn lock(&self, scope: &Scope) -> Result<Lock> {
+        self.store.lock(scope, &self.prefix)
+    }
+
+    /// The store's HTTP client, where there is one.
+    pub fn http(&self) -> Option<&Http> {
+        self.store.http()
+    }
+
+    /// Where the info is, for messages.
+    pub fn place(&self) -> String {
+        format!("{}, {}", self.store.place(), self.prefix)
+    }
+
+    /// Writes, reads and deletes a key of its own, to show that the store allows it.
+    ///
+    /// # Errors
+    /// Whatever the store refuses.
+    pub fn probe_writing(&self, scope: &Scope) -> Result<()> {
+        let key = self.key(&format!("check-{}", std::process::id()));
+        let bytes = b"written by the startup checks of vsync";
+        self.store.put(scope, &key, bytes)?;
+        let read = self.store.get(scope, &key);
+        self.store.delete(scope, &key)?;
+        match read? {
+            Some(value) if value.bytes == bytes => Ok(()),
+            _ => fail(Kind::Corrupt, format!("{} does not give back what was written to {key}", self.store.place())),
+        }
+    }
+
+    /// Reads the index's key, to show that the store allows it.
+    ///
+    /// # Errors
+    /// Whatever the store refuses.
+    pub fn probe_reading(&self, scope: &Scope) -> Result<()> {
+        self.store.get(scope, &self.key("index")).map(drop)
+    }
+
+    /// Reads the other end's info: `look` is called with an index and may load buckets, and is called again from the
+    /// start if the info turns out to be in the middle of a save.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there is no info yet; [`Kind::Corrupt`] if it can't be read, or stays inconsistent.
+    pub fn consistent<T>(&self, scope: &Scope, look: impl Fn(&Snapshot) -> Result<T>) -> Result<T> {
+        let mut pause = FIRST_PAUSE;
+        for read in 1.. {
+            let found = self.snapshot(scope).and_then(|snapshot| look(&snapshot));
+            match found {
+                Err(error) if error.kind() == Kind::Conflict && read < READS => {}
+                outcome => return outcome,
+            }
+            if !scope.sleep(pause) {
+                scope.check()?;
+            }
+            pause *= 2;
+        }
+        unreachable!("the loop above returns at its last turn")
+    }
+
+    fn snapshot<'a>(&'a self, scope: &'a Scope) -> Result<Snapshot<'a>> {
+        let place = || format!("sync info of the {} ({})", self.role.name(), self.place());
+        let Some(value) = self.store.get(scope, &self.key("index"))? else {
+            return fail(Kind::NotFound, "there is none yet; let `vsync origin` run first").context(place);
+        };
+        let index = Index::from_bytes(&value.bytes).context(|| "index").context(place)?;
+        let Some(value) = self.store.get(scope, &self.key("meta"))? else {
+            let why = "it has no `meta`: another vsync wrote it; let this version's `vsync origin` run first";
+            return fail(Kind::Corrupt, why).context(place);
+        };
+        Ok(Snapshot {
+            info: self,
+            scope,
+            meta: Meta::from_bytes(&value.bytes).context(|| "meta").context(place)?,
+            index,
+        })
+    }
+
+    /// Reads one's own `meta` and index.
+    ///
+    /// # Errors
+    /// Fatal if the index can't be read as one: what it stood for can only be found out by a human.
+    pub fn own(&self, scope: &Scope) -> Result<Own> {
+        let meta = match self.store.get(scope, &self.key("meta"))? {
+            None => None,
+            Some(value) => match Meta::from_bytes(&value.bytes) {
+                Ok(meta) => Some(meta),
+                Err(error) if error.level() == crate::error::Level::Fatal => {
+                    return Err(error.context(format!("{}meta in {}", self.prefix, self.store.place())));
+                }
+                Err(error) => {
+                    log::warn!("{}meta in {}: {error}; it is written anew", self.prefix, self.store.place());
+                    None
+                }
+            },
+        };
+        let Some(value) = self.store.get(scope, &self.key("index"))? else {
+            return Ok(Own { meta, index: None, revision: None, stored: Vec::new() });
+        };
+        let index = Index::from_bytes(&value.bytes)
+            .context(|| {
+                format!(
+                    "{}index in {} is no index of vsync's; restore it, or remove the keys under {} to start anew \
+                     (every path is compared again, equal data is adopted)",
+                    self.prefix,
+                    self.store.place(),
+                    self.prefix
+                )
+            })
+            .map_err(Error::fatal)?;
+        Ok(Own {
+            meta,
+            stored: index.iter().map(Some).collect(),
+            index: Some(index),
+            revision: Some(value.revision),
+        })
+    }
+
+    /// Reads bucket `n` of one's own info, and remembers what is really stored there.
+    ///
+    /// # Errors
+    /// Only if the store doesn't answer; what is stored is never an error.
+    pub fn own_bucket(&self, scope: &Scope, own: &mut Own, n: usize) -> Result<Stored> {
+        let key = self.key(&n.to_string());
+        let lost = |own: &mut Own, why: String| {
+            own.stored[n] = None;
+            Ok(Stored::Lost(format!("{key} in {}: {why}", self.store.place())))
+        };
+        let Some(value) = self.store.get(scope, &key)? else {
+            return lost(own, "it is missing".to_string());
+        };
+        let mut bucket = match Bucket::from_bytes(&value.bytes) {
+            Ok(bucket) => bucket,
+            Err(error) => return lost(own, error.to_string()),
+        };
+        let hash = Hash::of(&value.bytes);
+        own.stored[n] = Some(hash);
+        let count = own.stored.len() as u16;
+        if bucket.misplaced(n, count) > 0 {
+            own.stored[n] = None;
+            bucket.drop_misplaced(n, count);
+        }
+        let said = own.index.as_ref().and_then(|index| index.get(n));
+        Ok(if said == own.stored[n] { Stored::Whole(bucket) } else { Stored::Differing(bucket) })
+    }
+
+    /// Saves `info` with `meta`; whether anything had to be written.
+    ///
+    /// Nothing is written if the stored info says the same already. Values over the store's limit are found before
+    /// anything is written.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] if another writer saved in between; [`Kind::Refused`] for a bucket over the limit.
+    pub fn save(&self, scope: &Scope, own: &mut Own, info: &SyncInfo, meta: &Meta) -> Result<bool> {
+        let mut index = info.reindex();
+        let count = index.len();
+        let old_count = own.stored.len();
+        if old_count != count {
+            own.stored = vec![None; count];
+        }
+        let changed: Vec<usize> = (0..count).filter(|&n| own.stored[n] != index.get(n)).collect();
+        let is_new_index = own.index.as_ref() != Some(&index);
+        let has_new_rules = own.meta.as_ref().is_none_or(|own| !own.same_rules(meta));
+        if !is_new_index && changed.is_empty() && !has_new_rules {
+            return Ok(false);
+        }
+        self.ensure_fits(info, &changed)?;
+        self.ensure_still_ours(scope, own)?;
+        self.store.put(scope, &self.key("meta"), &meta.to_bytes())?;
+        own.meta = Some(meta.clone());
+        for n in changed {
+            let (hash, bytes) = info.snapshot(n)?;
+            self.store.put(scope, &self.key(&n.to_string()), &bytes)?;
+            own.stored[n] = Some(hash);
+            index.set(n, hash);
+        }
+        if own.index.as_ref() != Some(&index) {
+            self.commit(scope, own, index)?;
+        }
+        for n in count..old_count {
+            self.store.delete(scope, &self.key(&n.to_string()))?;
+        }
+        Ok(true)
+    }
+
+    /// Refuses to begin where the index is not the one that was loaded: two writers would overwrite each other.
+    fn ensure_still_ours(&self, scope: &Scope, own: &Own) -> Result<()> {
+        let found = self.store.get(scope, &self.key("index"))?.map(|value| value.revision);
+        if found == own.revision { Ok(()) } else { self.lost_race() }
+    }
+
+    fn commit(&self, scope: &Scope, own: &mut Own, index: Index) -> Result<()> {
+        let (key, bytes) = (self.key("index"), index.to_bytes());
+        let written = self.store.put_if(scope, &key, &bytes, own.revision.as_ref())?;
+        // Read back for its revision, and because an answer that got lost makes a write that counted look like a
+        // lost race when it is sent again.
+        match self.store.get(scope, &key)? {
+            Some(value) if value.bytes == bytes => {
+                own.revision = Some(value.revision);
+                own.index = Some(index);
+                Ok(())
+            }
+            _ if written => fail(Kind::Conflict, format!("{key} was changed right after it was saved by another writer")),
+            _ => self.lost_race(),
+        }
+    }
+
+    fn lost_race<T>(&self) -> Result<T> {
+        fail(
+            Kind::Conflict,
+            format!("another writer saved {} since this cycle began; is a second vsync running on this sync path?", self.place()),
+        )
+    }
+
+    fn ensure_fits(&self, info: &SyncInfo, buckets: &[usize]) -> Result<()> {
+        let Some(limit) = self.store.value_limit() else {
+            return Ok(());
+        };
+        for &n in buckets {
+            let size = info.with_bucket(n, Bucket::encoded_len)?;
+            if size > limit {
+                return fail(
+                    Kind::Refused,
+                    format!(
+                        "bucket {n} would have {size} bytes, over the {limit} that {} takes for one value: set numBuckets to {} \
+                         at the origin and at every destination",
+                        self.store.place(),
+                        suggested_count(info, limit)
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+impl Snapshot<'_> {
+    /// The other end's bucket `n`, verified against the index.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] if it doesn't match: a save in progress.
+    pub fn bucket(&self, n: usize) -> Result<Bucket> {
+        let key = self.info.key(&n.to_string());
+        let value = self.info.store.get(self.scope, &key)?;
+        let matching = value.filter(|value| Some(Hash::of(&value.bytes)) == self.index.get(n));
+        match matching {
+            Some(value) => Bucket::from_bytes(&value.bytes).context(|| key),
+            None => fail(
+                Kind::Conflict,
+                format!(
+                    "{key} in {} does not match its index: a save in progress, or changed by hand (then the next cycle of \
+                     `vsync origin` mends it)",
+                    self.info.store.place()
+                ),
+            ),
+        }
+    }
+}
+
+/// A bucket count under which every bucket would have room to grow.
+fn suggested_count(info: &SyncInfo, limit: usize) -> usize {
+    let total: usize = (0..usize::from(info.count()))
+        .filter_map(|n| info.with_bucket(n, Bucket::encoded_len).ok())
+        .sum();
+    (HEADROOM * total).div_ceil(limit).max(usize::from(info.count()) + 1).min(usize::from(u16::MAX))
+}

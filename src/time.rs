@@ -1,0 +1,36 @@
+//! Points in time, as the servers write them and as reports show them.
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+
+/// Reads an RFC 3339 time of Vault: up to nine digits of a second, of variable width.
+pub fn parse(text: &str) -> Option<Timestamp> {
+    text.parse().ok()
+}
+
+/// Reads an HTTP `Date` header: whole seconds.
+pub fn parse_http_date(text: &str) -> Option<Timestamp> {
+    static PARSER: DateTimeParser = DateTimeParser::new();
+    PARSER.parse_timestamp(text).ok()
+}
+
+/// Now by this machine's clock, for reports only: `2026-11-21T10:00:00.000Z`.
+pub fn now() -> String {
+    format!("{:.3}", Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_forms_are_read() {
+        let whole = parse("2026-11-21T23:26:49Z").unwrap();
+        assert_eq!(parse_http_date("Sat, 21 Nov 2026 23:26:49 GMT"), Some(whole));
+        assert!(parse("2026-11-21T23:26:49.752828174Z").unwrap() > whole);
+        assert!(parse("2026-11-21T23:26:49.75Z") < parse("2026-11-21T23:26:49.752828174Z"));
+        assert_eq!(parse(""), None);
+        assert_eq!(parse_http_date("yesterday"), None);
+        assert_eq!(now().len(), "2026-11-21T10:00:00.000Z".len());
+    }
+}

@@ -1,0 +1,110 @@
+//! What a server is and what a token may do there: health, mounts, capabilities.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::{Found, Session, answer, data};
+use crate::error::{Context, Kind, Result, fail};
+use crate::http::{Method, Request};
+
+/// `sys/health` (FACTS.md section 1).
+#[derive(Clone, Debug, Deserialize)]
+pub struct Health {
+    /// Whether the server was ever initialised.
+    pub initialized: bool,
+    /// Whether it is sealed.
+    pub sealed: bool,
+    /// Whether it is not the active node.
+    pub standby: bool,
+    /// Identifies the cluster; empty while sealed.
+    #[serde(default)]
+    pub cluster_id: String,
+    /// The server's version.
+    #[serde(default)]
+    pub version: String,
+}
+
+/// The mount that a path lies in, from `sys/internal/ui/mounts/<path>` (FACTS.md section 2).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Mount {
+    /// Ends with `/`.
+    pub path: String,
+    /// `kv`, `generic`, `transit` and so on.
+    #[serde(rename = "type")]
+    pub engine: String,
+    /// Another one after the mount was taken away and made again.
+    #[serde(default)]
+    pub uuid: String,
+    options: Option<HashMap<String, String>>,
+}
+
+impl Mount {
+    /// 1 or 2 for a KV mount, `None` for any other.
+    pub fn kv_version(&self) -> Option<u8> {
+        if !matches!(self.engine.as_str(), "kv" | "generic") {
+            return None;
+        }
+        let version = self.options.as_ref().and_then(|options| options.get("version"));
+        Some(if version.is_some_and(|version| version == "2") { 2 } else { 1 })
+    }
+}
+
+impl Session<'_> {
+    /// Asks the server how it is; needs no token and goes without a namespace.
+    ///
+    /// # Errors
+    /// [`Kind::Sealed`] for a server that is sealed or not initialised; whatever keeps it from answering.
+    pub fn health(&self) -> Result<Health> {
+        const TARGET: &str = "/v1/sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200&drsecondarycode=200";
+        let request = Request {
+            method: Method::Get,
+            target: TARGET,
+            headers: &[],
+            body: None,
+            limit: 64 << 10,
+            retry: true,
+        };
+        let context = || format!("ask {} for its health", self.vault.http.address());
+        let reply = self.vault.http.send(self.scope, &request).and_then(answer::done).context(context)?;
+        let Ok(health) = serde_json::from_slice::<Health>(&reply.body) else {
+            return fail(Kind::Protocol, "the answer is not that of a Vault").context(context);
+        };
+        if !health.initialized {
+            return fail(Kind::Sealed, "the server is not initialised").context(context);
+        }
+        if health.sealed {
+            return fail(Kind::Sealed, "the server is sealed; unseal it").context(context);
+        }
+        Ok(health)
+    }
+
+    /// The mount that holds the data path `path`.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when there is no such mount or the token sees nothing of it: Vault does not tell which.
+    pub fn mount_of(&self, path: &str) -> Result<Mount> {
+        let asked = format!("sys/internal/ui/mounts/{}", path.trim_end_matches('/'));
+        match self.read(&asked)? {
+            Found::Live(reply) => data(&reply),
+            Found::Deleted(_) | Found::Absent => {
+                fail(Kind::Denied, "there is no such mount, or the token may see nothing below it")
+            }
+        }
+    }
+
+    /// What the token may do at each of `paths`, in their order.
+    ///
+    /// # Errors
+    /// Whatever keeps the server from answering.
+    pub fn capabilities(&self, paths: &[String]) -> Result<Vec<Vec<String>>> {
+        let body = serde_json::json!({ "paths": paths }).to_string();
+        let reply = self.write("sys/capabilities-self", body.as_bytes())?;
+        let mut found: HashMap<String, serde_json::Value> = data(&reply)?;
+        let of_path = |path: &String| {
+            let listed = found.remove(path).unwrap_or_default();
+            serde_json::from_value(listed).unwrap_or_default()
+        };
+        Ok(paths.iter().map(of_path).collect())
+    }
+}

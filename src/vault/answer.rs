@@ -1,0 +1,214 @@
+//! What an answer of Vault means: there, gone, absent, or an error of which kind.
+//!
+//! Bodies are classified by phrases known from real servers (FACTS.md sections 5, 8, 9) and never passed on,
+//! since they may quote what was sent. A 404 counts as absence only in the exact form that says so: a balancer's
+//! page, a missing mount or an unknown namespace also answer 404, and must not read as "deleted".
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Kind, Result, fail};
+use crate::http::Reply;
+
+/// What a read found.
+pub enum Found {
+    /// It is there; the body is JSON.
+    Live(Reply),
+    /// The name is there, but what it held is deleted or destroyed: a 404 with data.
+    Deleted(Reply),
+    /// Vault itself says that nothing is there: a 404 with an empty list of errors.
+    Absent,
+}
+
+/// The parts of Vault's answer that tell its forms apart.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    errors: Option<Vec<std::borrow::Cow<'a, str>>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// Sorts the answer to a read or a listing.
+///
+/// # Errors
+/// Every answer but a 2xx and Vault's own 404s.
+pub fn found(reply: Reply) -> Result<Found> {
+    match reply.status {
+        200..=299 => Ok(Found::Live(reply)),
+        404 => match serde_json::from_slice::<Envelope>(&reply.body) {
+            Ok(Envelope { data: Some(_), .. }) => Ok(Found::Deleted(reply)),
+            Ok(Envelope { errors: Some(errors), .. }) if errors.is_empty() => Ok(Found::Absent),
+            _ => Err(refusal(&reply)),
+        },
+        _ => Err(refusal(&reply)),
+    }
+}
+
+/// Passes a 2xx on and turns everything else into an error.
+///
+/// # Errors
+/// Every answer but a 2xx.
+pub fn done(reply: Reply) -> Result<Reply> {
+    match reply.status {
+        200..=299 => Ok(reply),
+        _ => Err(refusal(&reply)),
+    }
+}
+
+/// The `data` of an answer.
+///
+/// # Errors
+/// [`Kind::Protocol`] if the body isn't what a Vault sends.
+pub fn data<'a, T: Deserialize<'a>>(reply: &'a Reply) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Data<T> {
+        data: T,
+    }
+    match serde_json::from_slice::<Data<T>>(&reply.body) {
+        Ok(envelope) => Ok(envelope.data),
+        Err(_) => fail(Kind::Protocol, not_vault(reply)),
+    }
+}
+
+/// Phrases of real servers, what kind of error they are, and what to tell the user instead.
+const KNOWN: [(&str, Kind, &str); 18] = [
+    (
+        "check-and-set parameter did not match",
+        Kind::Conflict,
+        "somebody else wrote it at the same moment",
+    ),
+    (
+        "maximum number of strings",
+        Kind::Refused,
+        "it has more keys and text values than the server takes in one request (its listener's \
+         max_request_json_strings, 1000 by default)",
+    ),
+    (
+        "estimated memory limits",
+        Kind::Refused,
+        "it needs more memory than the server allows for one request (its listener's max_request_json_memory)",
+    ),
+    (
+        "value being too large",
+        Kind::Refused,
+        "it is larger than the server's storage takes for one entry (1 MiB with raft)",
+    ),
+    (
+        "key being too large",
+        Kind::Refused,
+        "its name is longer than the server's storage takes",
+    ),
+    (
+        "request body too large",
+        Kind::Refused,
+        "it is larger than the server's limit for one request (max_request_size)",
+    ),
+    (
+        "path ending in '/'",
+        Kind::Refused,
+        "the server takes no name that ends with a slash",
+    ),
+    (
+        "relative paths not supported",
+        Kind::Refused,
+        "the server takes no path with the segments . or ..",
+    ),
+    (
+        "invalid UTF-8",
+        Kind::Refused,
+        "the server takes no name that is not UTF-8",
+    ),
+    (
+        "no handler for route",
+        Kind::Refused,
+        "there is no mount at this path; mount the engine, or correct `mounts`",
+    ),
+    (
+        "namespace not found",
+        Kind::Refused,
+        "there is no such namespace on this server; correct `vault.namespace`",
+    ),
+    (
+        "unsupported operation",
+        Kind::Refused,
+        "the engine at this path does not know this operation; is it a KV version 2 mount?",
+    ),
+    ("missing client token", Kind::BadToken, "no token was sent"),
+    (
+        "invalid role or secret ID",
+        Kind::BadToken,
+        "the role id or the secret id is wrong, used up or expired",
+    ),
+    (
+        "locked by an administrator",
+        Kind::Sealed,
+        "this namespace is locked by an administrator",
+    ),
+    ("Vault is sealed", Kind::Sealed, "the server is sealed; unseal it"),
+    (
+        "rate limit quota exceeded",
+        Kind::Limited,
+        "the server's rate limit quota is used up; set vault.rateLimit below it",
+    ),
+    (
+        "preflight capability check",
+        Kind::Denied,
+        "there is no such mount, or the token may see nothing below it",
+    ),
+];
+
+/// The error for an answer that is neither a 2xx nor plain absence.
+pub fn refusal(reply: &Reply) -> Error {
+    let status = reply.status;
+    let text = String::from_utf8_lossy(&reply.body);
+    if let Ok(envelope) = serde_json::from_slice::<Envelope>(&reply.body) {
+        let errors = envelope.errors.unwrap_or_default();
+        for (phrase, kind, meaning) in KNOWN {
+            if errors.iter().any(|error| error.contains(phrase)) {
+                return Error::new(kind, meaning);
+            }
+        }
+    } else if !(text.is_empty() || (300..400).contains(&status) || matches!(status, 413 | 429 | 502..=504)) {
+        return Error::new(Kind::Protocol, not_vault(reply));
+    }
+    let (kind, meaning) = match status {
+        300..=399 => return redirect(reply),
+        400 if text.is_empty() => (Kind::Refused, "the server does not take this name (characters it can't print?)"),
+        400 => (Kind::Refused, "the server refuses the request (status 400; its own log may say why)"),
+        403 => (Kind::Denied, "permission denied"),
+        404 => (Kind::Refused, "the server knows no such path (status 404, which does not mean an absent secret)"),
+        405 => (Kind::Refused, "the server does not know this operation here (status 405)"),
+        412 | 429 => (Kind::Limited, "the server asks to slow down or lags behind"),
+        413 => (Kind::Refused, "it is larger than the server's limit for one request"),
+        501 => (Kind::Sealed, "the server is not initialised"),
+        502..=504 => (Kind::Unreachable, "a gateway answers that the server is away"),
+        500.. => (Kind::Refused, "the server failed (its own log says why)"),
+        _ => (Kind::Protocol, "the server gave an answer that no Vault gives"),
+    };
+    Error::new(kind, format!("{meaning} [status {status}]"))
+}
+
+/// Names the host that a redirect leads to; the path stays out, since it may be another secret's.
+fn redirect(reply: &Reply) -> Error {
+    let host = reply
+        .header("location")
+        .and_then(|target| target.split_once("://"))
+        .and_then(|(scheme, rest)| Some(format!("{scheme}://{}", rest.split('/').next()?)));
+    let message = match host {
+        Some(host) => format!("the server redirects to {host}, which is never followed; set the address of its active node"),
+        None => "the server redirects to another spelling of the path, which is never followed".to_string(),
+    };
+    Error::new(Kind::Protocol, format!("{message} [status {}]", reply.status))
+}
+
+fn not_vault(reply: &Reply) -> String {
+    let what = match reply.header("content-type") {
+        Some(kind) if kind.contains("html") => "an HTML page",
+        _ => "something",
+    };
+    format!(
+        "the answer is {what} that no Vault sends; is the address right, or a proxy in between? [status {}]",
+        reply.status
+    )
+}
