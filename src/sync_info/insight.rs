@@ -1,0 +1,321 @@
+//! What is known about one secret without reading it.
+//!
+//! An insight is what two ends are compared by, so its JSON is a contract: the field names and their order are
+//! part of the bytes a bucket's hash is taken over. Reading is strict about the fields that are known and
+//! lenient about those that are not, since later versions add some.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::error::{Error, Kind};
+
+/// What kind of thing is kept at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Box<str>")]
+pub enum SecretType {
+    /// A secret of a KV version 2 engine.
+    #[serde(rename = "kvV2")]
+    KvV2,
+}
+
+impl SecretType {
+    /// Every type this version knows.
+    pub const ALL: [SecretType; 1] = [SecretType::KvV2];
+
+    /// The name in sync info and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            SecretType::KvV2 => "kvV2",
+        }
+    }
+}
+
+impl fmt::Display for SecretType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl TryFrom<&str> for SecretType {
+    type Error = Error;
+
+    fn try_from(name: &str) -> Result<SecretType, Error> {
+        let mut all = SecretType::ALL.into_iter();
+        all.find(|known| known.name() == name).ok_or_else(|| {
+            Error::new(
+                Kind::Corrupt,
+                "a type that this version of vsync does not know",
+            )
+        })
+    }
+}
+
+impl TryFrom<Box<str>> for SecretType {
+    type Error = Error;
+
+    fn try_from(name: Box<str>) -> Result<SecretType, Error> {
+        SecretType::try_from(&*name)
+    }
+}
+
+/// What is known about one path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Insight {
+    /// The current version; 0 for types that have none.
+    pub version: u64,
+    /// When the current version was made, as the origin spells it; never interpreted, only compared.
+    pub update_time: Box<str>,
+    /// What kind of thing it is.
+    #[serde(rename = "type")]
+    pub secret_type: SecretType,
+    /// Copies that a rule change left behind; only in a destination's info.
+    #[serde(skip_serializing_if = "Orphans::is_empty")]
+    pub orphans: Orphans,
+}
+
+impl Insight {
+    /// An insight without orphans.
+    pub fn new(version: u64, update_time: impl Into<Box<str>>, secret_type: SecretType) -> Insight {
+        Insight {
+            version,
+            update_time: update_time.into(),
+            secret_type,
+            orphans: Orphans::default(),
+        }
+    }
+
+    /// Whether both speak of the same state of the secret. Orphans are a destination's own business and don't
+    /// count: the origin's insight never has any.
+    pub fn same_as(&self, other: &Insight) -> bool {
+        self.version == other.version
+            && self.update_time == other.update_time
+            && self.secret_type == other.secret_type
+    }
+}
+
+/// An insight's fields as read. Apart from [`Insight`] because a derived reader also takes a bare list of
+/// values, which no writer of sync info makes.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields {
+    version: u64,
+    update_time: Box<str>,
+    #[serde(rename = "type")]
+    secret_type: SecretType,
+    #[serde(default)]
+    orphans: Orphans,
+}
+
+impl<'de> Deserialize<'de> for Insight {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Insight, D::Error> {
+        deserializer.deserialize_map(InsightVisitor)
+    }
+}
+
+struct InsightVisitor;
+
+impl<'de> Visitor<'de> for InsightVisitor {
+    type Value = Insight;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an insight")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Insight, A::Error> {
+        let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Insight {
+            version: fields.version,
+            update_time: fields.update_time,
+            secret_type: fields.secret_type,
+            orphans: fields.orphans,
+        })
+    }
+}
+
+/// Destination paths at which copies of one secret were left behind, each once, in bytewise order. Hardly any
+/// insight has one, and there may be a million insights, so that having none takes eight bytes.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Orphans(Option<Box<Places>>);
+
+/// Never empty inside [`Orphans`], so that equal sets are equal values.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Places(BTreeSet<Box<str>>);
+
+impl Orphans {
+    /// Whether no copy was left behind.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// How many copies were left behind.
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// The destination paths in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0
+            .iter()
+            .flat_map(|places| &places.0)
+            .map(|path| &**path)
+    }
+
+    /// Whether a copy was left behind at `path`.
+    pub fn contains(&self, path: &str) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|places| places.0.contains(path))
+    }
+
+    /// Notes that a copy was left behind at `path`; false if that was known.
+    pub fn insert(&mut self, path: impl Into<Box<str>>) -> bool {
+        self.0.get_or_insert_default().0.insert(path.into())
+    }
+
+    /// Takes note that no copy is at `path` any more; false if none was known.
+    pub fn remove(&mut self, path: &str) -> bool {
+        let Some(places) = &mut self.0 else {
+            return false;
+        };
+        let was_known = places.0.remove(path);
+        if places.0.is_empty() {
+            self.0 = None;
+        }
+        was_known
+    }
+}
+
+impl<P: Into<Box<str>>> FromIterator<P> for Orphans {
+    fn from_iter<I: IntoIterator<Item = P>>(paths: I) -> Orphans {
+        let places: BTreeSet<Box<str>> = paths.into_iter().map(Into::into).collect();
+        Orphans((!places.is_empty()).then(|| Box::new(Places(places))))
+    }
+}
+
+impl fmt::Debug for Orphans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl Serialize for Orphans {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Orphans {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Orphans, D::Error> {
+        Vec::<Box<str>>::deserialize(deserializer).map(Orphans::from_iter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::samples;
+    use super::*;
+
+    const PLAIN: &str =
+        r#"{"version":1,"updateTime":"2019-05-14T23:41:52.904927369Z","type":"kvV2"}"#;
+
+    fn plain() -> Insight {
+        Insight::new(1, "2019-05-14T23:41:52.904927369Z", SecretType::KvV2)
+    }
+
+    fn json(insight: &Insight) -> String {
+        serde_json::to_string(insight).unwrap()
+    }
+
+    #[test]
+    fn fields_have_their_names_and_order() {
+        assert_eq!(json(&plain()), PLAIN);
+        let mut left = plain();
+        left.orphans = ["b", "a", "b"].into_iter().collect();
+        let expected = PLAIN.replace("\"kvV2\"}", "\"kvV2\",\"orphans\":[\"a\",\"b\"]}");
+        assert_eq!(json(&left), expected);
+    }
+
+    #[test]
+    fn an_insight_stays_small() {
+        assert!(std::mem::size_of::<Insight>() <= 40);
+    }
+
+    #[test]
+    fn reading() {
+        let read = |text: &str| serde_json::from_str::<Insight>(text).ok();
+        for text in [
+            PLAIN,
+            r#"{"type":"kvV2","updateTime":"2019-05-14T23:41:52.904927369Z","version":1}"#,
+            r#"{"version":1,"updateTime":"2019-05-14T23:41:52.904927369Z","type":"kvV2","orphans":[],
+                "later":{"a":[1e999,{"b":null}]},"fingerprint":"x"}"#,
+        ] {
+            assert_eq!(read(text), Some(plain()), "{text}");
+        }
+        for text in [
+            "{}",
+            "null",
+            "[1,\"t\",\"kvV2\"]",
+            r#"{"updateTime":"t","type":"kvV2"}"#,
+            r#"{"version":1,"type":"kvV2"}"#,
+            r#"{"version":1,"updateTime":"t"}"#,
+            r#"{"version":"1","updateTime":"t","type":"kvV2"}"#,
+            r#"{"version":-1,"updateTime":"t","type":"kvV2"}"#,
+            r#"{"version":1.0,"updateTime":"t","type":"kvV2"}"#,
+            r#"{"version":18446744073709551616,"updateTime":"t","type":"kvV2"}"#,
+            r#"{"version":1,"updateTime":null,"type":"kvV2"}"#,
+            r#"{"version":1,"updateTime":7,"type":"kvV2"}"#,
+            r#"{"version":1,"updateTime":"t","type":"kvv2"}"#,
+            r#"{"version":1,"updateTime":"t","type":{"kvV2":null}}"#,
+            r#"{"version":1,"updateTime":"t","type":"kvV2","orphans":null}"#,
+            r#"{"version":1,"updateTime":"t","type":"kvV2","orphans":"a"}"#,
+            r#"{"version":1,"updateTime":"t","type":"kvV2","orphans":[1]}"#,
+            r#"{"version":1,"version":1,"updateTime":"t","type":"kvV2"}"#,
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_counts_as_the_same() {
+        let mut left = plain();
+        left.orphans.insert("a");
+        assert!(plain().same_as(&left) && plain() != left);
+        let later = Insight::new(1, "2019-05-14T23:41:52.904927370Z", SecretType::KvV2);
+        let newer = Insight::new(2, "2019-05-14T23:41:52.904927369Z", SecretType::KvV2);
+        assert!(!plain().same_as(&later) && !plain().same_as(&newer));
+    }
+
+    #[test]
+    fn types_go_by_their_names() {
+        for known in SecretType::ALL {
+            assert_eq!(
+                serde_json::to_string(&known).unwrap(),
+                format!("\"{known}\"")
+            );
+            assert_eq!(SecretType::try_from(known.name()).unwrap(), known);
+        }
+    }
+
+    #[test]
+    fn an_emptied_set_of_orphans_is_none_at_all() {
+        let mut orphans = Orphans::default();
+        assert!(orphans.insert("a") && !orphans.insert("a"));
+        assert!(orphans.contains("a") && orphans.len() == 1 && !orphans.is_empty());
+        assert!(!orphans.remove("b") && orphans.remove("a") && !orphans.remove("a"));
+        assert!(orphans.is_empty() && orphans == Orphans::default());
+    }
+
+    proptest! {
+        #[test]
+        fn every_insight_survives_being_written_and_read(insight in samples::insight()) {
+            prop_assert_eq!(serde_json::from_str::<Insight>(&json(&insight)).unwrap(), insight);
+        }
+    }
+}
