@@ -19,9 +19,7 @@ pub fn compile(pattern: &str) -> Result<Regex> {
 /// The regex crate draws a picture of several lines; its last one is the reason.
 fn explain(error: &regex::Error) -> String {
     if let regex::Error::CompiledTooBig(limit) = error {
-        return format!(
-            "the regular expression is too big, it needs more than {limit} bytes compiled"
-        );
+        return format!("the regular expression is too big, it needs more than {limit} bytes compiled");
     }
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();
@@ -48,8 +46,7 @@ impl Filter {
     /// Whether the origin path `path` is synced: some include is found in it, or there is none, and no
     /// exclude is.
     pub fn allows(&self, path: &str) -> bool {
-        (self.include.texts.is_empty() || self.include.found_in(path))
-            && !self.exclude.found_in(path)
+        (self.include.texts.is_empty() || self.include.found_in(path)) && !self.exclude.found_in(path)
     }
 
     /// The include rules as they were given.
@@ -73,8 +70,7 @@ struct Patterns {
 impl Patterns {
     fn new(key: &str, texts: &[String]) -> Result<Patterns> {
         let numbered = texts.iter().enumerate();
-        let compiled =
-            numbered.map(|(n, text)| compile(text).context(|| format!("{key}.{n} {text:?}")));
+        let compiled = numbered.map(|(n, text)| compile(text).context(|| format!("{key}.{n} {text:?}")));
         Ok(Patterns {
             compiled: compiled.collect::<Result<_>>()?,
             texts: texts.to_vec(),
@@ -124,11 +120,7 @@ mod tests {
         ];
         for (include, exclude, path, allowed) in table {
             let filter = filter(include, exclude).unwrap();
-            assert_eq!(
-                filter.allows(path),
-                allowed,
-                "{include:?} {exclude:?} {path}"
-            );
+            assert_eq!(filter.allows(path), allowed, "{include:?} {exclude:?} {path}");
         }
     }
 
@@ -150,11 +142,7 @@ mod tests {
                 &[],
                 r#"include.0 "a\n(": not a regular expression: unclosed group"#,
             ),
-            (
-                &[],
-                &["a", ""],
-                r#"exclude.1 "": the regular expression is empty"#,
-            ),
+            (&[], &["a", ""], r#"exclude.1 "": the regular expression is empty"#),
             (
                 &[r"(\w{100}){100}"],
                 &[],
@@ -162,23 +150,14 @@ mod tests {
             ),
         ] {
             let error = filter(include, exclude).unwrap_err();
-            assert_eq!(
-                (error.kind(), error.to_string().as_str()),
-                (Kind::Config, message)
-            );
+            assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Config, message));
         }
     }
 
     #[test]
     fn filters_are_equal_by_their_patterns() {
-        assert_eq!(
-            filter(&["a"], &["b"]).unwrap(),
-            filter(&["a"], &["b"]).unwrap()
-        );
-        assert_ne!(
-            filter(&["a"], &["b"]).unwrap(),
-            filter(&["b"], &["a"]).unwrap()
-        );
+        assert_eq!(filter(&["a"], &["b"]).unwrap(), filter(&["a"], &["b"]).unwrap());
+        assert_ne!(filter(&["a"], &["b"]).unwrap(), filter(&["b"], &["a"]).unwrap());
         assert_eq!(filter(&[], &[]).unwrap(), Filter::default());
         let both = filter(&["a", "b"], &["c"]).unwrap();
         assert_eq!(

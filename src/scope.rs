@@ -68,9 +68,8 @@ impl Scope {
 
     /// Whether work must end, and why.
     pub fn done(&self) -> Option<Done> {
-        let stopped = |stop: &Receiver<Never>| {
-            matches!(stop.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
-        };
+        let stopped =
+            |stop: &Receiver<Never>| matches!(stop.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected));
         if self.stops.iter().any(stopped) {
             Some(Done::Stopped)
         } else if self.remaining().is_some_and(|left| left.is_zero()) {
@@ -114,7 +113,7 @@ impl Scope {
         let mut select = self.select();
         let index = select.recv(other);
         match self.deadline {
-            Some(deadline) => select.ready_deadline(deadline).map_or(true, |ready| ready != index),
+            Some(deadline) => select.ready_deadline(deadline) != Ok(index),
             None => select.ready() != index,
         }
     }

@@ -47,8 +47,7 @@ impl Transforms {
                     format!("transforms.{n}: the name {:?} is used twice", rule.name),
                 );
             }
-            compiled
-                .push(Compiled::new(rule).context(|| format!("transforms.{n} {:?}", rule.name))?);
+            compiled.push(Compiled::new(rule).context(|| format!("transforms.{n} {:?}", rule.name))?);
         }
         Ok(Transforms { rules, compiled })
     }
@@ -114,15 +113,11 @@ impl Compiled {
     fn new(rule: &Rule) -> Result<Compiled> {
         let from = compile(&rule.from).context(|| "from")?;
         ensure_path(&rule.to)?;
-        let groups: Vec<_> = from
-            .capture_names()
-            .map(|name| name.map(str::to_owned))
-            .collect();
-        let segment =
-            |text: &str| match groups.iter().position(|name| name.as_deref() == Some(text)) {
-                Some(group) => Segment::Group(group),
-                None => Segment::Text(text.to_owned()),
-            };
+        let groups: Vec<_> = from.capture_names().map(|name| name.map(str::to_owned)).collect();
+        let segment = |text: &str| match groups.iter().position(|name| name.as_deref() == Some(text)) {
+            Some(group) => Segment::Group(group),
+            None => Segment::Text(text.to_owned()),
+        };
         Ok(Compiled {
             named: (0..groups.len()).filter(|&n| groups[n].is_some()).collect(),
             to: rule.to.split('/').map(segment).collect(),
@@ -186,40 +181,26 @@ mod tests {
     }
 
     fn transforms(rules: &[(&str, &str, &str)]) -> Result<Transforms> {
-        Transforms::new(
-            rules
-                .iter()
-                .map(|&(name, from, to)| rule(name, from, to))
-                .collect(),
-        )
+        Transforms::new(rules.iter().map(|&(name, from, to)| rule(name, from, to)).collect())
     }
 
     #[test]
     fn the_example_of_the_design() {
         let example = transforms(&[("v1->v2", FROM, "runner2/meta/env/app/secrets")]).unwrap();
         for (path, expected) in [
-            (
-                "secret/data/runner/stage/app1",
-                "runner2/data/stage/app1/secrets",
-            ),
+            ("secret/data/runner/stage/app1", "runner2/data/stage/app1/secrets"),
             (
                 "secret/metadata/runner/prod/app_2",
                 "runner2/metadata/prod/app_2/secrets",
             ),
-            (
-                "secret/data/runner/dev/app1/",
-                "runner2/data/dev/app1/secrets",
-            ),
+            ("secret/data/runner/dev/app1/", "runner2/data/dev/app1/secrets"),
             // The expression has no anchors: what stands before and after the match is dropped.
             (
                 "my/secret/data/runner/stage/app1/more",
                 "runner2/data/stage/app1/secrets",
             ),
             // `/?` lets a longer word be taken apart.
-            (
-                "secret/data/runner/development",
-                "runner2/data/dev/elopment/secrets",
-            ),
+            ("secret/data/runner/development", "runner2/data/dev/elopment/secrets"),
             // No env, no app, no meta, no match at all: the path is kept.
             ("secret/data/runner/app1", "secret/data/runner/app1"),
             ("secret/data/runner/stage", "secret/data/runner/stage"),
@@ -238,12 +219,7 @@ mod tests {
     #[test]
     fn results() {
         for (from, to, path, expected) in [
-            (
-                "^old/(?P<rest>.+)$",
-                "new/rest",
-                "old/data/a/b",
-                "new/data/a/b",
-            ),
+            ("^old/(?P<rest>.+)$", "new/rest", "old/data/a/b", "new/data/a/b"),
             ("^old/(?P<rest>.+)$", "new/rest/rest", "old/a", "new/a/a"),
             // Only whole segments are names.
             (
@@ -267,12 +243,7 @@ mod tests {
             ("(?P<a>x)|(?P<b>y)", "a/b", "x", "x"),
             // Angle brackets do without the P, too; case can be ignored; what matched is not read again.
             ("(?i)^OLD/(?<rest>.+)$", "new/rest", "old/rest", "new/rest"),
-            (
-                r"^(?P<ключ>\p{Cyrillic}+)/(?P<v>.+)$",
-                "v/ключ",
-                "тест/鍵",
-                "鍵/тест",
-            ),
+            (r"^(?P<ключ>\p{Cyrillic}+)/(?P<v>.+)$", "v/ключ", "тест/鍵", "鍵/тест"),
         ] {
             assert_eq!(
                 transforms(&[("r", from, to)]).unwrap().apply(path),
@@ -285,11 +256,7 @@ mod tests {
     #[test]
     fn the_first_rule_that_applies_wins() {
         let rules = transforms(&[
-            (
-                "with app",
-                "^old/(?P<env>dev|prod)/(?P<app>[a-z]+)?",
-                "one/env/app",
-            ),
+            ("with app", "^old/(?P<env>dev|prod)/(?P<app>[a-z]+)?", "one/env/app"),
             ("with env", "^old/(?P<env>dev|prod)/", "two/env/all"),
             ("any", "^old/(?P<rest>.+)", "three/rest"),
         ])
@@ -307,10 +274,7 @@ mod tests {
 
     #[test]
     fn no_rules_keep_every_path_as_it_is() {
-        assert!(
-            Transforms::identity().is_identity()
-                && Transforms::new(Vec::new()).unwrap().is_identity()
-        );
+        assert!(Transforms::identity().is_identity() && Transforms::new(Vec::new()).unwrap().is_identity());
         assert!(matches!(
             Transforms::identity().apply("/a//b/"),
             Cow::Borrowed("/a//b/")
@@ -323,10 +287,7 @@ mod tests {
         let twice: &[(&str, &str, &str)] = &[("a", "x", "y"), ("a", "z", "y")];
         for (rules, message) in [
             (&[("", "x", "y")][..], "transforms.0: the name is empty"),
-            (
-                &[("a", "x", "y"), (" ", "x", "y")],
-                "transforms.1: the name is empty",
-            ),
+            (&[("a", "x", "y"), (" ", "x", "y")], "transforms.1: the name is empty"),
             (twice, r#"transforms.1: the name "a" is used twice"#),
             (
                 &[("a", "", "y")],
@@ -363,10 +324,7 @@ mod tests {
             ),
         ] {
             let error = transforms(rules).unwrap_err();
-            assert_eq!(
-                (error.kind(), error.to_string().as_str()),
-                (Kind::Config, message)
-            );
+            assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Config, message));
         }
     }
 
@@ -376,9 +334,7 @@ mod tests {
         let text = serde_json::to_string(&given).unwrap();
         assert!(text.starts_with(r#"{"name":"v1->v2","from":"#), "{text}");
         assert_eq!(serde_json::from_str::<Rule>(&text).unwrap(), given);
-        assert!(
-            serde_json::from_str::<Rule>(r#"{"name":"a","from":"b","to":"c","too":"d"}"#).is_err()
-        );
+        assert!(serde_json::from_str::<Rule>(r#"{"name":"a","from":"b","to":"c","too":"d"}"#).is_err());
         assert!(serde_json::from_str::<Rule>(r#"{"name":"a","from":"b"}"#).is_err());
         let one = Transforms::new(vec![given.clone()]).unwrap();
         assert_eq!(one.rules(), std::slice::from_ref(&given));

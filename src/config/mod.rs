@@ -2,6 +2,4 @@
 
 mod settings;
 
-pub use settings::{
-    DestinationSettings, LogFormat, LogSettings, MaxDeletes, OriginSettings, Settings, StoreSettings,
-};
+pub use settings::{DestinationSettings, LogFormat, LogSettings, MaxDeletes, OriginSettings, Settings, StoreSettings};

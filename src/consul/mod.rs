@@ -90,7 +90,9 @@ impl Consul {
         let reply = self.done(reply)?;
         let rows: Vec<Row> = serde_json::from_slice(&reply.body).map_err(|_| self.not_consul())?;
         let row = rows.into_iter().next().ok_or_else(|| self.not_consul())?;
-        let value = BASE64_STANDARD.decode(row.value.unwrap_or_default()).map_err(|_| self.not_consul())?;
+        let value = BASE64_STANDARD
+            .decode(row.value.unwrap_or_default())
+            .map_err(|_| self.not_consul())?;
         Ok(Some(Entry {
             value,
             modify_index: row.modify_index,
@@ -165,16 +167,26 @@ impl Consul {
         let address = self.http.address();
         let dc = self.settings.dc.as_deref().unwrap_or_default();
         let (kind, meaning) = match reply.status {
-            403 if text.contains("ACL not found") => {
-                (Kind::BadToken, format!("{address} does not know the ACL token (`consul.token`): wrong, expired or deleted"))
-            }
-            403 => (Kind::Denied, format!("{address} denies it; the ACL token needs key_prefix rules for the sync path")),
-            413 => (Kind::Refused, format!("the value is over the {VALUE_LIMIT} bytes that {address} takes; raise `numBuckets`")),
+            403 if text.contains("ACL not found") => (
+                Kind::BadToken,
+                format!("{address} does not know the ACL token (`consul.token`): wrong, expired or deleted"),
+            ),
+            403 => (
+                Kind::Denied,
+                format!("{address} denies it; the ACL token needs key_prefix rules for the sync path"),
+            ),
+            413 => (
+                Kind::Refused,
+                format!("the value is over the {VALUE_LIMIT} bytes that {address} takes; raise `numBuckets`"),
+            ),
             429 => (Kind::Limited, format!("{address} asks to slow down")),
-            500 if text.contains("No cluster leader") => (Kind::Unreachable, format!("the Consul at {address} has no leader")),
-            500 if text.contains("No path to datacenter") => {
-                (Kind::Refused, format!("the Consul at {address} knows no datacenter `{dc}`; correct `consul.dc`"))
+            500 if text.contains("No cluster leader") => {
+                (Kind::Unreachable, format!("the Consul at {address} has no leader"))
             }
+            500 if text.contains("No path to datacenter") => (
+                Kind::Refused,
+                format!("the Consul at {address} knows no datacenter `{dc}`; correct `consul.dc`"),
+            ),
             500..=599 => (Kind::Unreachable, format!("the Consul at {address} failed")),
             _ => return self.not_consul(),
         };
@@ -185,7 +197,9 @@ impl Consul {
         let address = self.http.address();
         Error::new(
             Kind::Protocol,
-            format!("the answer of {address} is not that of a Consul; is `consul.address` right, or a proxy in between?"),
+            format!(
+                "the answer of {address} is not that of a Consul; is `consul.address` right, or a proxy in between?"
+            ),
         )
     }
 }

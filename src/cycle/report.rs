@@ -12,7 +12,7 @@ use crate::sync_info::{Operation, Role};
 use crate::time;
 
 /// At most this many problems are listed; all are counted.
-const MOST_ERRORS: usize = 100;
+pub(super) const MOST_ERRORS: usize = 100;
 
 /// How a cycle ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -171,16 +171,11 @@ impl Report {
 
     /// Takes in a problem.
     pub(super) fn add(&mut self, problem: &Problem) {
-        if problem.is_failure {
-            self.failed += 1;
-        }
-        if self.errors.len() < MOST_ERRORS {
-            self.errors.push(ReportedError {
-                level: if problem.error.level() == Level::Fatal { "fatal" } else { "warn" },
-                path: problem.path.clone(),
-                message: problem.error.to_string(),
-            });
-        }
+        self.errors.push(ReportedError {
+            level: if problem.error.level() == Level::Fatal { "fatal" } else { "warn" },
+            path: problem.path.clone(),
+            message: problem.error.to_string(),
+        });
     }
 
     /// Takes in the counts, when no other thread counts any more.

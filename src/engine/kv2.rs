@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Engine, Expected, Fetched, Presence, Secret, Stored};
+use super::{Engine, Expected, Fetched, Presence, Right, Secret, Stored};
 use crate::error::{Error, Kind, Result, fail};
 use crate::http::Reply;
 use crate::sync_info::{Insight, SecretType};
@@ -114,7 +114,10 @@ impl Engine for Kv2 {
         match session.read(&self.metadata_path(path))? {
             Found::Live(reply) => presence(&reply),
             Found::Absent => Ok(Presence::Absent),
-            Found::Deleted(_) => fail(Kind::Protocol, "its metadata is answered as if it were a deleted secret"),
+            Found::Deleted(_) => fail(
+                Kind::Protocol,
+                "its metadata is answered as if it were a deleted secret",
+            ),
         }
     }
 
@@ -127,7 +130,7 @@ impl Engine for Kv2 {
         let Some(secret) = read.data else {
             return Ok(Fetched::Gone);
         };
-        let insight = Insight::new(read.metadata.version, &read.metadata.created_time, SecretType::KvV2);
+        let insight = Insight::new(read.metadata.version, &*read.metadata.created_time, SecretType::KvV2);
         Ok(Fetched::Live(Secret(secret.to_owned()), insight))
     }
 
@@ -146,19 +149,37 @@ impl Engine for Kv2 {
         session.delete(path)
     }
 
-    fn origin_rights(&self, folder: &str) -> Vec<(String, &'static str)> {
-        vec![
-            (format!("{}{folder}", self.metadata), "list"),
-            (format!("{}{folder}vsync-check", self.metadata), "read"),
-            (format!("{}{folder}vsync-check", self.data), "read"),
-        ]
+    fn listing_rights(&self, folder: &str) -> Vec<Right> {
+        let base = &self.metadata;
+        vec![list_right(base, folder), right(base, folder, "read")]
     }
 
-    fn destination_rights(&self, folder: &str) -> Vec<(String, &'static str)> {
-        let data = format!("{}{folder}vsync-check", self.data);
-        let mut rights = vec![(format!("{}{folder}", self.metadata), "list")];
-        rights.extend(["create", "read", "update", "delete"].map(|capability| (data.clone(), capability)));
+    fn reading_rights(&self, folder: &str) -> Vec<Right> {
+        vec![right(&self.metadata, folder, "read"), right(&self.data, folder, "read")]
+    }
+
+    fn writing_rights(&self, folder: &str) -> Vec<Right> {
+        let mut rights = vec![list_right(&self.metadata, folder)];
+        rights.extend(["create", "read", "update", "delete"].map(|capability| right(&self.data, folder, capability)));
         rights
+    }
+}
+
+/// The right to list; it is asked for with the final slash (FACTS.md section 2).
+fn list_right(base: &str, folder: &str) -> Right {
+    Right {
+        path: format!("{base}{folder}"),
+        capability: "list",
+        grant: format!("{base}{folder}*"),
+    }
+}
+
+/// A right on the secrets of a folder: asked about one name in it, which needn't exist.
+fn right(base: &str, folder: &str, capability: &'static str) -> Right {
+    Right {
+        path: format!("{base}{folder}vsync-check"),
+        capability,
+        grant: format!("{base}{folder}*"),
     }
 }
 
@@ -169,12 +190,15 @@ fn presence(reply: &Reply) -> Result<Presence> {
     }
     let current = metadata.current_version.to_string();
     let Some(version) = metadata.versions.get(current.as_str()) else {
-        return fail(Kind::Refused, format!("its metadata does not hold its current version {current}"));
+        return fail(
+            Kind::Refused,
+            format!("its metadata does not hold its current version {current}"),
+        );
     };
     if version.destroyed || is_over(&version.deletion_time, reply)? {
         return Ok(Presence::Deleted);
     }
-    let insight = Insight::new(metadata.current_version, &metadata.updated_time, SecretType::KvV2);
+    let insight = Insight::new(metadata.current_version, &*metadata.updated_time, SecretType::KvV2);
     Ok(Presence::Present(insight))
 }
 
@@ -184,7 +208,12 @@ fn is_over(deletion_time: &str, reply: &Reply) -> Result<bool> {
     if deletion_time.is_empty() {
         return Ok(false);
     }
-    let unknown = |what: &str| Error::new(Kind::Protocol, format!("{what}, so it can't be told whether it is deleted"));
+    let unknown = |what: &str| {
+        Error::new(
+            Kind::Protocol,
+            format!("{what}, so it can't be told whether it is deleted"),
+        )
+    };
     let deleted = time::parse(deletion_time).ok_or_else(|| unknown("its deletion time can't be read"))?;
     let date = reply.header("date").and_then(time::parse_http_date);
     let now = date.ok_or_else(|| unknown("the answer has no Date header"))?;

@@ -51,11 +51,24 @@ pub trait Engine: Send + Sync {
     /// Anything but a clear answer.
     fn delete(&self, session: Session, path: &str) -> Result<()>;
 
-    /// What a token must be allowed to read and list in `folder`: pairs of a path and a capability.
-    fn origin_rights(&self, folder: &str) -> Vec<(String, &'static str)>;
+    /// What a token needs in `folder` to list it and to get insights: pairs of a path and a capability.
+    fn listing_rights(&self, folder: &str) -> Vec<Right>;
 
-    /// What a token must be allowed to write and list in `folder`.
-    fn destination_rights(&self, folder: &str) -> Vec<(String, &'static str)>;
+    /// What a token needs in `folder` to get insights and to read the secrets.
+    fn reading_rights(&self, folder: &str) -> Vec<Right>;
+
+    /// What a token needs in `folder` to write, adopt and delete.
+    fn writing_rights(&self, folder: &str) -> Vec<Right>;
+}
+
+/// A capability on a path, and the path that a policy would name to grant it.
+pub struct Right {
+    /// The path that is asked about.
+    pub path: String,
+    /// The capability, as policies call it.
+    pub capability: &'static str,
+    /// The path for a policy.
+    pub grant: String,
 }
 
 /// What an engine says about a path.
@@ -133,17 +146,26 @@ impl DataPath {
         });
         let mount = mount.context(context)?;
         let Some(folder) = configured.strip_prefix(&mount.path).map(str::to_string) else {
-            let why = format!("it is no mount and lies in none (the server's mount there is {})", mount.path);
+            let why = format!(
+                "it is no mount and lies in none (the server's mount there is {})",
+                mount.path
+            );
             return fail(Kind::Config, why).map_err(|error| error.fatal()).context(context);
         };
         let engine = match mount.kv_version() {
-            Some(2) => Box::new(kv2::Kv2::new(&mount.path)),
+            Some(2) => at_mount(SecretType::KvV2, &mount.path),
             Some(version) => {
-                let why = format!("{} is a KV version {version} mount; only version 2 is synced", mount.path);
+                let why = format!(
+                    "{} is a KV version {version} mount; only version 2 is synced",
+                    mount.path
+                );
                 return fail(Kind::Config, why).map_err(|error| error.fatal()).context(context);
             }
             None => {
-                let why = format!("{} is a mount of type {}, which is not synced", mount.path, mount.engine);
+                let why = format!(
+                    "{} is a mount of type {}, which is not synced",
+                    mount.path, mount.engine
+                );
                 return fail(Kind::Config, why).map_err(|error| error.fatal()).context(context);
             }
         };
@@ -173,6 +195,13 @@ impl DataPath {
     }
 }
 
+/// The engine of `secret_type` at `mount`, without asking whether it is there.
+pub fn at_mount(secret_type: SecretType, mount: &str) -> Box<dyn Engine> {
+    match secret_type {
+        SecretType::KvV2 => Box::new(kv2::Kv2::new(mount)),
+    }
+}
+
 /// The data path among `data_paths` that holds `path`.
 pub fn holder<'a>(data_paths: &'a [DataPath], path: &str) -> Option<&'a DataPath> {
     data_paths.iter().find(|data_path| data_path.holds(path))
@@ -197,7 +226,11 @@ mod tests {
             (r#"{"a":1,"b":{"c":[1,2]}}"#, r#"{"b": {"c": [1, 2]}, "a": 1}"#, true),
             (r#"{"a":1}"#, r#"{"a":1.0}"#, false),
             (r#"{"a":9007199254740993}"#, r#"{"a":9007199254740992}"#, false),
-            (r#"{"a":1.2345678901234568e+29}"#, r#"{"a":1.2345678901234568e+29}"#, true),
+            (
+                r#"{"a":1.2345678901234568e+29}"#,
+                r#"{"a":1.2345678901234568e+29}"#,
+                true,
+            ),
             (r#"{"a":[1,2]}"#, r#"{"a":[2,1]}"#, false),
             (r#"{"a":"\u003c"}"#, r#"{"a":"<"}"#, true),
             (r#"{"a":null}"#, "{}", false),

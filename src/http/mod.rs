@@ -172,9 +172,7 @@ impl Http {
             let pause = match &outcome {
                 _ if attempt == retries || scope.done().is_some() => return outcome,
                 Ok(reply) if reply.may_pass() => pause_before(attempt, reply.header("retry-after")),
-                Err(error) if matches!(error.kind(), Kind::Unreachable | Kind::Refused) => {
-                    pause_before(attempt, None)
-                }
+                Err(error) if matches!(error.kind(), Kind::Unreachable | Kind::Refused) => pause_before(attempt, None),
                 _ => return outcome,
             };
             if !scope.sleep(pause) {
@@ -223,9 +221,10 @@ impl Http {
         let address = &self.settings.address;
         let unreachable = |why: String| Error::new(Kind::Unreachable, format!("no answer from {address}: {why}"));
         match error {
-            ureq::Error::Timeout(_) if scope.done().is_some() => {
-                Error::new(Kind::Timeout, format!("no answer from {address} before the cycle's time limit"))
-            }
+            ureq::Error::Timeout(_) if scope.done().is_some() => Error::new(
+                Kind::Timeout,
+                format!("no answer from {address} before the cycle's time limit"),
+            ),
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
                 unreachable(format!("no connection within {CONNECT_LIMIT:?}"))
             }
@@ -245,9 +244,10 @@ impl Http {
             ureq::Error::ConnectionFailed => unreachable("connection failed".to_string()),
             ureq::Error::Rustls(cause) => unreachable(format!("TLS: {cause}")),
             ureq::Error::ConnectProxyFailed(_) => unreachable("the proxy refuses to connect".to_string()),
-            ureq::Error::BodyExceedsLimit(limit) => {
-                Error::new(Kind::Protocol, format!("an answer from {address} is larger than {limit} bytes"))
-            }
+            ureq::Error::BodyExceedsLimit(limit) => Error::new(
+                Kind::Protocol,
+                format!("an answer from {address} is larger than {limit} bytes"),
+            ),
             _ => Error::new(Kind::Protocol, format!("the answer from {address} is not HTTP")),
         }
     }
@@ -309,12 +309,7 @@ pub fn revive(clients: &[&Http]) {
     }
 }
 
-fn run(
-    agent: &Agent,
-    address: &str,
-    request: &Request,
-    limit: Duration,
-) -> std::result::Result<Reply, ureq::Error> {
+fn run(agent: &Agent, address: &str, request: &Request, limit: Duration) -> std::result::Result<Reply, ureq::Error> {
     let mut builder = ureq::http::Request::builder()
         .method(request.method.name())
         .uri(format!("{address}{}", request.target));

@@ -40,7 +40,9 @@ impl KeptAnswers {
 
     fn literal(&self, uri: &Uri) -> Option<ResolvedSocketAddrs> {
         let address: IpAddr = uri.host()?.trim_matches(['[', ']']).parse().ok()?;
-        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let port = uri
+            .port_u16()
+            .unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let mut addresses = self.0.inner.empty();
         addresses.push(SocketAddr::new(address, port));
         Some(addresses)
@@ -48,12 +50,7 @@ impl KeptAnswers {
 }
 
 impl Resolver for KeptAnswers {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         if let Some(addresses) = self.literal(uri) {
             return Ok(addresses);
         }

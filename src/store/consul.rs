@@ -30,16 +30,22 @@ impl Store for ConsulStore {
     }
 
     fn put(&self, scope: &Scope, key: &str, bytes: &[u8]) -> Result<()> {
-        self.consul.put(scope, key, bytes).context(|| format!("write the key {key}"))
+        self.consul
+            .put(scope, key, bytes)
+            .context(|| format!("write the key {key}"))
     }
 
     fn put_if(&self, scope: &Scope, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool> {
         let index = expected.map_or(0, |revision| revision.0);
-        self.consul.put_if(scope, key, bytes, index).context(|| format!("write the key {key}"))
+        self.consul
+            .put_if(scope, key, bytes, index)
+            .context(|| format!("write the key {key}"))
     }
 
     fn delete(&self, scope: &Scope, key: &str) -> Result<()> {
-        self.consul.delete(scope, key).context(|| format!("delete the key {key}"))
+        self.consul
+            .delete(scope, key)
+            .context(|| format!("delete the key {key}"))
     }
 
     fn value_limit(&self) -> Option<usize> {

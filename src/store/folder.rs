@@ -131,7 +131,12 @@ impl Store for FolderStore {
 /// A value's own hash stands for its state.
 fn revision(bytes: &[u8]) -> Revision {
     let digest = Sha256::digest(bytes);
-    Revision(digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    Revision(
+        digest
+            .iter()
+            .take(8)
+            .fold(0, |number, byte| number << 8 | u64::from(*byte)),
+    )
 }
 
 fn make_folder(path: &Path) -> Result<()> {
@@ -157,8 +162,15 @@ fn held_by_another(file: &mut File, path: &Path) -> Error {
     let mut holder = String::new();
     // The name is a help, not a need: the lock is held whether or not the file can be read.
     let _ = file.take(256).read_to_string(&mut holder);
-    let holder = if holder.is_empty() { "another process" } else { holder.trim_end() };
-    Error::new(Kind::Conflict, format!("{} is held by {holder}, which syncs this path already", path.display()))
+    let holder = if holder.is_empty() {
+        "another process"
+    } else {
+        holder.trim_end()
+    };
+    Error::new(
+        Kind::Conflict,
+        format!("{} is held by {holder}, which syncs this path already", path.display()),
+    )
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
@@ -174,7 +186,11 @@ mod tests {
     fn temporary() -> (PathBuf, FolderStore) {
         use std::sync::atomic::{AtomicU32, Ordering};
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("vsync-folder-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "vsync-folder-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let root = std::env::temp_dir().join(name);
         (root.clone(), FolderStore::new(root))
     }
@@ -221,7 +237,10 @@ mod tests {
             panic!("two holders");
         };
         assert_eq!(error.kind(), Kind::Conflict);
-        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(
+            error.to_string().contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         drop(held);
         drop(store.lock(&scope, "vsync/origin/").unwrap());
         fs::remove_dir_all(root).unwrap();

@@ -97,7 +97,10 @@ impl InfoStore {
         self.store.delete(scope, &key)?;
         match read? {
             Some(value) if value.bytes == bytes => Ok(()),
-            _ => fail(Kind::Corrupt, format!("{} does not give back what was written to {key}", self.store.place())),
+            _ => fail(
+                Kind::Corrupt,
+                format!("{} does not give back what was written to {key}", self.store.place()),
+            ),
         }
     }
 
@@ -161,13 +164,22 @@ impl InfoStore {
                     return Err(error.context(format!("{}meta in {}", self.prefix, self.store.place())));
                 }
                 Err(error) => {
-                    log::warn!("{}meta in {}: {error}; it is written anew", self.prefix, self.store.place());
+                    log::warn!(
+                        "{}meta in {}: {error}; it is written anew",
+                        self.prefix,
+                        self.store.place()
+                    );
                     None
                 }
             },
         };
         let Some(value) = self.store.get(scope, &self.key("index"))? else {
-            return Ok(Own { meta, index: None, revision: None, stored: Vec::new() });
+            return Ok(Own {
+                meta,
+                index: None,
+                revision: None,
+                stored: Vec::new(),
+            });
         };
         let index = Index::from_bytes(&value.bytes)
             .context(|| {
@@ -213,7 +225,11 @@ impl InfoStore {
             bucket.drop_misplaced(n, count);
         }
         let said = own.index.as_ref().and_then(|index| index.get(n));
-        Ok(if said == own.stored[n] { Stored::Whole(bucket) } else { Stored::Differing(bucket) })
+        Ok(if said == own.stored[n] {
+            Stored::Whole(bucket)
+        } else {
+            Stored::Differing(bucket)
+        })
     }
 
     /// Saves `info` with `meta`; whether anything had to be written.
@@ -258,7 +274,11 @@ impl InfoStore {
     /// Refuses to begin where the index is not the one that was loaded: two writers would overwrite each other.
     fn ensure_still_ours(&self, scope: &Scope, own: &Own) -> Result<()> {
         let found = self.store.get(scope, &self.key("index"))?.map(|value| value.revision);
-        if found == own.revision { Ok(()) } else { self.lost_race() }
+        if found == own.revision {
+            Ok(())
+        } else {
+            self.lost_race()
+        }
     }
 
     fn commit(&self, scope: &Scope, own: &mut Own, index: Index) -> Result<()> {
@@ -272,7 +292,10 @@ impl InfoStore {
                 own.index = Some(index);
                 Ok(())
             }
-            _ if written => fail(Kind::Conflict, format!("{key} was changed right after it was saved by another writer")),
+            _ if written => fail(
+                Kind::Conflict,
+                format!("{key} was changed right after it was saved by another writer"),
+            ),
             _ => self.lost_race(),
         }
     }
@@ -280,7 +303,10 @@ impl InfoStore {
     fn lost_race<T>(&self) -> Result<T> {
         fail(
             Kind::Conflict,
-            format!("another writer saved {} since this cycle began; is a second vsync running on this sync path?", self.place()),
+            format!(
+                "another writer saved {} since this cycle began; is a second vsync running on this sync path?",
+                self.place()
+            ),
         )
     }
 
@@ -338,5 +364,8 @@ fn suggested_count(info: &SyncInfo, limit: usize) -> usize {
     let total: usize = (0..usize::from(info.count()))
         .filter_map(|n| info.with_bucket(n, Bucket::encoded_len).ok())
         .sum();
-    (HEADROOM * total).div_ceil(limit).max(usize::from(info.count()) + 1).min(usize::from(u16::MAX))
+    (HEADROOM * total)
+        .div_ceil(limit)
+        .max(usize::from(info.count()) + 1)
+        .min(usize::from(u16::MAX))
 }

@@ -92,10 +92,12 @@ impl Bucket {
 
     /// How many of the paths do not belong in bucket `n` of `count`.
     pub fn misplaced(&self, n: usize, count: u16) -> usize {
-        self.0
-            .keys()
-            .filter(|path| bucket_of(path, count) != n)
-            .count()
+        self.0.keys().filter(|path| bucket_of(path, count) != n).count()
+    }
+
+    /// Drops the paths that [`misplaced`](Self::misplaced) counts: nothing would ever find them there.
+    pub fn drop_misplaced(&mut self, n: usize, count: u16) {
+        self.0.retain(|path, _| bucket_of(path, count) == n);
     }
 
     /// The canonical form, into a sink that takes everything.
@@ -220,18 +222,13 @@ mod tests {
         for n in 0..20_000 {
             sizes[bucket_of(&format!("secret/data/team{}/app{n}", n % 7), 20)] += 1;
         }
-        assert!(
-            sizes.iter().all(|size| (850..1150).contains(size)),
-            "{sizes:?}"
-        );
+        assert!(sizes.iter().all(|size| (850..1150).contains(size)), "{sizes:?}");
     }
 
     /// The hashes come from `printf '%s' ... | sha256sum`.
     #[test]
     fn bytes_and_hashes_are_canonical() {
-        let one = format!(
-            r#"{{"secret/data/stage/app1":{{"version":1,"updateTime":"{TIME}","type":"kvV2"}}}}"#
-        );
+        let one = format!(r#"{{"secret/data/stage/app1":{{"version":1,"updateTime":"{TIME}","type":"kvV2"}}}}"#);
         let odd = concat!(
             r#"{"":{"version":18446744073709551615,"updateTime":"","type":"kvV2"},"#,
             r#""Z":{"version":0,"updateTime":"t","type":"kvV2","orphans":["x/a","x/b"]},"#,
@@ -242,10 +239,7 @@ mod tests {
         left.orphans = ["x/b", "x/a"].into_iter().collect();
         let odd_bucket = Bucket::from_iter([
             ("é鍵😀<&>", Insight::new(3, "t", SecretType::KvV2)),
-            (
-                "a\"\\/\n\u{1}\u{7f}",
-                Insight::new(2, "t", SecretType::KvV2),
-            ),
+            ("a\"\\/\n\u{1}\u{7f}", Insight::new(2, "t", SecretType::KvV2)),
             ("Z", left),
             ("", Insight::new(u64::MAX, "", SecretType::KvV2)),
         ]);
@@ -275,8 +269,7 @@ mod tests {
 
     #[test]
     fn the_original_escapes_more_and_is_understood() {
-        let text =
-            "{ \"a\\u003c\\u0026\\/\" : {\"version\":1,\"updateTime\":\"t\",\"type\":\"kvV2\"} }\n";
+        let text = "{ \"a\\u003c\\u0026\\/\" : {\"version\":1,\"updateTime\":\"t\",\"type\":\"kvV2\"} }\n";
         let bucket = Bucket::from_bytes(text.as_bytes()).unwrap();
         assert_eq!(bucket.get("a<&/").unwrap().version, 1);
     }
@@ -289,16 +282,10 @@ mod tests {
         let nested = "[".repeat(1000);
         for (text, message) in [
             (String::new(), "there is nothing"),
-            (
-                "{\"5ecre7\":".into(),
-                "the JSON is cut off at line 1, column 10",
-            ),
+            ("{\"5ecre7\":".into(), "the JSON is cut off at line 1, column 10"),
             ("{'5ecre7'}".into(), "not JSON from line 1, column 2 on"),
             ("{}5ecre7".into(), "not JSON from line 1, column 3 on"),
-            (
-                nested,
-                "found a list where a bucket, an object of insights, belongs",
-            ),
+            (nested, "found a list where a bucket, an object of insights, belongs"),
             (
                 "\"5ecre7\"".into(),
                 "found a string where a bucket, an object of insights, belongs",
@@ -367,17 +354,9 @@ mod tests {
 
     #[test]
     fn misplaced_paths_are_counted() {
-        let bucket = Bucket::from_iter([
-            ("a", insight(1)),
-            ("secret/data/%2F%20", insight(1)),
-            ("", insight(1)),
-        ]);
+        let bucket = Bucket::from_iter([("a", insight(1)), ("secret/data/%2F%20", insight(1)), ("", insight(1))]);
         assert_eq!(
-            (
-                bucket.misplaced(3, 20),
-                bucket.misplaced(8, 20),
-                bucket.misplaced(0, 1)
-            ),
+            (bucket.misplaced(3, 20), bucket.misplaced(8, 20), bucket.misplaced(0, 1)),
             (1, 2, 0)
         );
     }

@@ -63,9 +63,7 @@ pub fn compare(origin: &Bucket, destination: &Bucket) -> Vec<Task> {
         }
         match copies.next_if(|(copy, _)| *copy == path) {
             None => tasks.push(Task::new(path, Operation::Add, insight)),
-            Some((_, known)) if !insight.same_as(known) => {
-                tasks.push(Task::new(path, Operation::Update, insight))
-            }
+            Some((_, known)) if !insight.same_as(known) => tasks.push(Task::new(path, Operation::Update, insight)),
             Some(_) => {}
         }
     }
@@ -137,10 +135,7 @@ mod tests {
     #[test]
     fn operations_have_one_name() {
         for operation in [Operation::Add, Operation::Update, Operation::Delete] {
-            assert_eq!(
-                serde_json::to_string(&operation).unwrap(),
-                format!("\"{operation}\"")
-            );
+            assert_eq!(serde_json::to_string(&operation).unwrap(), format!("\"{operation}\""));
         }
     }
 
@@ -154,19 +149,13 @@ mod tests {
     }
 
     fn without_orphans(bucket: &Bucket) -> Bucket {
-        let plain = |insight: &Insight| {
-            Insight::new(insight.version, &*insight.update_time, insight.secret_type)
-        };
-        bucket
-            .iter()
-            .map(|(path, insight)| (path, plain(insight)))
-            .collect()
+        let plain = |insight: &Insight| Insight::new(insight.version, &*insight.update_time, insight.secret_type);
+        bucket.iter().map(|(path, insight)| (path, plain(insight))).collect()
     }
 
     /// Few paths and few insights, so that all kinds of differences are met.
     fn crowded() -> impl Strategy<Value = Bucket> {
-        btree_map("[a-dé]{1,2}", samples::common_insight(), 0..20)
-            .prop_map(|entries| entries.into_iter().collect())
+        btree_map("[a-dé]{1,2}", samples::common_insight(), 0..20).prop_map(|entries| entries.into_iter().collect())
     }
 
     proptest! {

@@ -119,26 +119,18 @@ fn wrong_field(
     match fields.get(name) {
         None => Some(format!("an insight lacks its {name}")),
         Some(found) if is_expected(found) => None,
-        Some(found) => Some(format!(
-            "an insight's {name} is {}, not {expected}",
-            kind_of(found)
-        )),
+        Some(found) => Some(format!("an insight's {name} is {}, not {expected}", kind_of(found))),
     }
 }
 
 fn unknown_type(found: &Value) -> Option<String> {
-    let known = found
-        .as_str()
-        .is_some_and(|name| SecretType::try_from(name).is_ok());
+    let known = found.as_str().is_some_and(|name| SecretType::try_from(name).is_ok());
     (!known).then(|| "an insight has a type that this version of vsync does not know".to_owned())
 }
 
 fn wrong_orphans(found: &Value) -> Option<String> {
     let Value::Array(items) = found else {
-        return Some(format!(
-            "an insight's orphans are {}, not a list",
-            kind_of(found)
-        ));
+        return Some(format!("an insight's orphans are {}, not a list", kind_of(found)));
     };
     let stranger = items.iter().find(|item| !item.is_string())?;
     Some(format!(

@@ -99,11 +99,7 @@ impl Index {
             Ok(1..) => Ok(Index(hashes)),
             _ => fail(
                 Kind::Corrupt,
-                format!(
-                    "an index of {} hashes where 1 to {} belong",
-                    hashes.len(),
-                    u16::MAX
-                ),
+                format!("an index of {} hashes where 1 to {} belong", hashes.len(), u16::MAX),
             ),
         }
     }
@@ -116,8 +112,7 @@ impl Index {
     /// Reads what [`Index::to_bytes`] wrote. The error tells the kind and place of what was found, never the
     /// thing itself.
     pub fn from_bytes(bytes: &[u8]) -> Result<Index> {
-        let value: Value =
-            serde_json::from_slice(bytes).map_err(|error| diagnosis::broken(bytes, &error))?;
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| diagnosis::broken(bytes, &error))?;
         let Value::Array(items) = value else {
             let found = diagnosis::kind_of(&value);
             return fail(
@@ -125,13 +120,7 @@ impl Index {
                 format!("found {found} where an index, a list of hashes, belongs"),
             );
         };
-        Index::new(
-            items
-                .iter()
-                .enumerate()
-                .map(read_hash)
-                .collect::<Result<_>>()?,
-        )
+        Index::new(items.iter().enumerate().map(read_hash).collect::<Result<_>>()?)
     }
 
     /// The bytes that are stored: a JSON array of hashes, without spaces.
@@ -202,10 +191,7 @@ impl Index {
 fn read_hash((n, item): (usize, &Value)) -> Result<Hash> {
     let Value::String(text) = item else {
         let found = diagnosis::kind_of(item);
-        return fail(
-            Kind::Corrupt,
-            format!("hash {n} of the index is {found}, not a string"),
-        );
+        return fail(Kind::Corrupt, format!("hash {n} of the index is {found}, not a string"));
     };
     text.parse()
         .map_err(|error: Error| error.context(format!("hash {n} of the index")))
@@ -225,10 +211,7 @@ mod tests {
         assert_eq!(Hash::of(b"{}").to_string(), EMPTY);
         assert_eq!(Hash::of(b"abc").to_string(), ABC);
         assert_eq!(ABC.parse::<Hash>().unwrap(), Hash::of(b"abc"));
-        assert_eq!(
-            serde_json::to_string(&Hash::of(b"abc")).unwrap(),
-            format!("\"{ABC}\"")
-        );
+        assert_eq!(serde_json::to_string(&Hash::of(b"abc")).unwrap(), format!("\"{ABC}\""));
         assert_eq!(
             serde_json::from_str::<Hash>(&format!("\"{ABC}\"")).unwrap(),
             Hash::of(b"abc")
@@ -280,23 +263,14 @@ mod tests {
                 "{\"5ecre7\":1}",
                 "found an object where an index, a list of hashes, belongs",
             ),
-            (
-                "\"5ecre7\"",
-                "found a string where an index, a list of hashes, belongs",
-            ),
-            (
-                "null",
-                "found null where an index, a list of hashes, belongs",
-            ),
+            ("\"5ecre7\"", "found a string where an index, a list of hashes, belongs"),
+            ("null", "found null where an index, a list of hashes, belongs"),
             ("[]", "an index of 0 hashes where 1 to 65535 belong"),
             (
                 &format!("[\"{EMPTY}\",7]"),
                 "hash 1 of the index is a number, not a string",
             ),
-            (
-                "[\"5ecre7\"]",
-                "hash 0 of the index: not 64 lower-case hex digits",
-            ),
+            ("[\"5ecre7\"]", "hash 0 of the index: not 64 lower-case hex digits"),
             (
                 &format!("[\"{EMPTY}\",\"{digits}\"]"),
                 "hash 1 of the index: not 64 lower-case hex digits",
@@ -318,11 +292,7 @@ mod tests {
         let empty = Index::empty(4);
         let mut other = empty.clone();
         assert!(empty.differing(&other).unwrap().is_empty());
-        assert!(
-            other.set(1, Hash::of(b"1"))
-                && other.set(3, Hash::of(b"3"))
-                && !other.set(4, Hash::of(b"4"))
-        );
+        assert!(other.set(1, Hash::of(b"1")) && other.set(3, Hash::of(b"3")) && !other.set(4, Hash::of(b"4")));
         assert_eq!(empty.differing(&other).unwrap(), [1, 3]);
         assert_eq!(other.get(1), Some(Hash::of(b"1")));
         assert_eq!((other.get(4), other.count()), (None, 4));

@@ -45,12 +45,8 @@ impl TryFrom<&str> for SecretType {
 
     fn try_from(name: &str) -> Result<SecretType, Error> {
         let mut all = SecretType::ALL.into_iter();
-        all.find(|known| known.name() == name).ok_or_else(|| {
-            Error::new(
-                Kind::Corrupt,
-                "a type that this version of vsync does not know",
-            )
-        })
+        all.find(|known| known.name() == name)
+            .ok_or_else(|| Error::new(Kind::Corrupt, "a type that this version of vsync does not know"))
     }
 }
 
@@ -92,9 +88,7 @@ impl Insight {
     /// Whether both speak of the same state of the secret. Orphans are a destination's own business and don't
     /// count: the origin's insight never has any.
     pub fn same_as(&self, other: &Insight) -> bool {
-        self.version == other.version
-            && self.update_time == other.update_time
-            && self.secret_type == other.secret_type
+        self.version == other.version && self.update_time == other.update_time && self.secret_type == other.secret_type
     }
 }
 
@@ -159,17 +153,12 @@ impl Orphans {
 
     /// The destination paths in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0
-            .iter()
-            .flat_map(|places| &places.0)
-            .map(|path| &**path)
+        self.0.iter().flat_map(|places| &places.0).map(|path| &**path)
     }
 
     /// Whether a copy was left behind at `path`.
     pub fn contains(&self, path: &str) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|places| places.0.contains(path))
+        self.0.as_ref().is_some_and(|places| places.0.contains(path))
     }
 
     /// Notes that a copy was left behind at `path`; false if that was known.
@@ -222,8 +211,7 @@ mod tests {
     use super::super::samples;
     use super::*;
 
-    const PLAIN: &str =
-        r#"{"version":1,"updateTime":"2019-05-14T23:41:52.904927369Z","type":"kvV2"}"#;
+    const PLAIN: &str = r#"{"version":1,"updateTime":"2019-05-14T23:41:52.904927369Z","type":"kvV2"}"#;
 
     fn plain() -> Insight {
         Insight::new(1, "2019-05-14T23:41:52.904927369Z", SecretType::KvV2)
@@ -295,10 +283,7 @@ mod tests {
     #[test]
     fn types_go_by_their_names() {
         for known in SecretType::ALL {
-            assert_eq!(
-                serde_json::to_string(&known).unwrap(),
-                format!("\"{known}\"")
-            );
+            assert_eq!(serde_json::to_string(&known).unwrap(), format!("\"{known}\""));
             assert_eq!(SecretType::try_from(known.name()).unwrap(), known);
         }
     }

@@ -78,9 +78,6 @@ pub struct MetaDataPath {
     /// The type of its secrets.
     #[serde(rename = "type")]
     pub secret_type: SecretType,
-    /// How many paths of the origin's info lie in it.
-    #[serde(default)]
-    pub paths: u64,
 }
 
 impl Meta {
@@ -96,7 +93,8 @@ impl Meta {
         let unreadable = |_| Error::new(Kind::Corrupt, "it is not the JSON that vsync writes");
         let format = serde_json::from_slice::<Format>(bytes).map_err(unreadable)?.format;
         if format > FORMAT {
-            let why = format!("it has format {format}, this vsync knows up to {FORMAT}; use the newer vsync that wrote it");
+            let why =
+                format!("it has format {format}, this vsync knows up to {FORMAT}; use the newer vsync that wrote it");
             return Err(Error::new(Kind::Corrupt, why).fatal());
         }
         serde_json::from_slice(bytes).map_err(unreadable)
@@ -113,7 +111,6 @@ impl Meta {
             let mut bare = meta.clone();
             bare.counts.clear();
             bare.saved_at.clear();
-            bare.data_paths.iter_mut().for_each(|data_path| data_path.paths = 0);
             bare
         };
         bare(self) == bare(other)
@@ -141,7 +138,6 @@ mod tests {
                 mount: "secret/".into(),
                 mount_uuid: "u1".into(),
                 secret_type: SecretType::KvV2,
-                paths: 3,
             }],
             include: Vec::new(),
             exclude: vec!["^secret/data/tmp/".into()],
@@ -159,7 +155,7 @@ mod tests {
             String::from_utf8(meta.to_bytes()).unwrap(),
             concat!(
                 r#"{"format":1,"role":"origin","name":"origin","clusterId":"c1","namespace":"","#,
-                r#""dataPaths":[{"path":"secret/","mount":"secret/","mountUuid":"u1","type":"kvV2","paths":3}],"#,
+                r#""dataPaths":[{"path":"secret/","mount":"secret/","mountUuid":"u1","type":"kvV2"}],"#,
                 r#""include":[],"exclude":["^secret/data/tmp/"],"counts":{"kvV2":3},"savedAt":"2026-11-21T10:00:00.000Z"}"#
             )
         );
@@ -169,7 +165,6 @@ mod tests {
     fn counts_and_times_are_not_rules() {
         let (old, mut new) = (meta(), meta());
         new.counts.clear();
-        new.data_paths[0].paths = 0;
         new.saved_at.clear();
         assert!(old.same_rules(&new));
         new.data_paths[0].mount_uuid = "u2".into();

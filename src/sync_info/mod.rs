@@ -10,6 +10,7 @@ mod compare;
 mod diagnosis;
 mod index;
 mod insight;
+mod meta;
 #[cfg(test)]
 mod samples;
 
@@ -20,6 +21,7 @@ pub use bucket::{Bucket, bucket_of};
 pub use compare::{Operation, Task, compare};
 pub use index::{Hash, Index};
 pub use insight::{Insight, Orphans, SecretType};
+pub use meta::{FORMAT, Meta, MetaDataPath, Role};
 
 use crate::error::{Error, Kind, Result, fail};
 
@@ -35,10 +37,7 @@ enum Slot {
     /// Stored somewhere; only its hash is known.
     Unloaded(Hash),
     /// In memory. The hash is computed when it is asked for and forgotten when the bucket changes.
-    Loaded {
-        bucket: Bucket,
-        hash: OnceLock<Hash>,
-    },
+    Loaded { bucket: Bucket, hash: OnceLock<Hash> },
 }
 
 impl Slot {
@@ -68,17 +67,13 @@ impl SyncInfo {
     /// `count` empty buckets. A `count` of 0, which the settings refuse, is taken as 1.
     pub fn empty(count: u16) -> SyncInfo {
         let slots = (0..count.max(1)).map(|_| RwLock::new(Slot::loaded(Bucket::default())));
-        SyncInfo {
-            slots: slots.collect(),
-        }
+        SyncInfo { slots: slots.collect() }
     }
 
     /// Buckets of which nothing but the hashes is known yet.
     pub fn unloaded(index: &Index) -> SyncInfo {
         let slots = index.iter().map(|hash| RwLock::new(Slot::Unloaded(hash)));
-        SyncInfo {
-            slots: slots.collect(),
-        }
+        SyncInfo { slots: slots.collect() }
     }
 
     /// Puts a stored bucket in its place. The bucket counts as it is, whether or not its hash is the index's:
@@ -96,10 +91,7 @@ impl SyncInfo {
         }
         let mut slot = self.write(n)?;
         if slot.bucket().is_some() {
-            return fail(
-                Kind::Panic,
-                format!("bucket {n} of the sync info was loaded twice"),
-            );
+            return fail(Kind::Panic, format!("bucket {n} of the sync info was loaded twice"));
         }
         *slot = Slot::loaded(bucket);
         Ok(())
@@ -143,11 +135,7 @@ impl SyncInfo {
     /// Replaces what is known about `path` with what `change` makes of it; `None` takes the path out. The
     /// bucket is locked meanwhile, so `change` must be short and must not use this sync info. If it panics,
     /// nothing has changed.
-    pub fn update(
-        &self,
-        path: &str,
-        change: impl FnOnce(Option<Insight>) -> Option<Insight>,
-    ) -> Result<()> {
+    pub fn update(&self, path: &str, change: impl FnOnce(Option<Insight>) -> Option<Insight>) -> Result<()> {
         let n = self.bucket_of(path);
         let mut slot = self.write(n)?;
         let Slot::Loaded { bucket, hash } = &mut *slot else {
@@ -186,12 +174,8 @@ impl SyncInfo {
     /// Shows every path of the loaded buckets, bucket by bucket, each of which is locked against changes
     /// meanwhile, so `look` must not use this sync info.
     pub fn for_each(&self, mut look: impl FnMut(&str, &Insight)) {
-        self.loaded(|bucket| {
-            bucket
-                .iter()
-                .for_each(|(path, insight)| look(path, insight))
-        })
-        .for_each(drop);
+        self.loaded(|bucket| bucket.iter().for_each(|(path, insight)| look(path, insight)))
+            .for_each(drop);
     }
 
     /// The index of the buckets as they are now; only what changed since the last time is hashed again.
@@ -251,10 +235,7 @@ impl SyncInfo {
     }
 
     fn no_bucket(&self, n: usize) -> Error {
-        Error::new(
-            Kind::Panic,
-            format!("there is no bucket {n} among {}", self.count()),
-        )
+        Error::new(Kind::Panic, format!("there is no bucket {n} among {}", self.count()))
     }
 }
 
@@ -294,18 +275,14 @@ mod tests {
 
     /// The index, computed from nothing but the bytes.
     fn fresh_index(info: &SyncInfo) -> Index {
-        let hashes =
-            (0..usize::from(info.count())).map(|n| Hash::of(&info.bucket_bytes(n).unwrap()));
+        let hashes = (0..usize::from(info.count())).map(|n| Hash::of(&info.bucket_bytes(n).unwrap()));
         Index::new(hashes.collect()).unwrap()
     }
 
     #[test]
     fn put_get_remove_update() {
         let info = SyncInfo::empty(20);
-        assert_eq!(
-            (info.count(), info.paths(), info.get("a").unwrap()),
-            (20, 0, None)
-        );
+        assert_eq!((info.count(), info.paths(), info.get("a").unwrap()), (20, 0, None));
         info.put("a", insight(1)).unwrap();
         info.put("b", insight(1)).unwrap();
         info.put("a", insight(2)).unwrap();
@@ -351,18 +328,12 @@ mod tests {
         info.put("secret/data/5", insight(5)).unwrap();
         assert!(info.changed_since(&before).is_empty());
         info.put("secret/data/5", insight(6)).unwrap();
-        assert_eq!(
-            info.changed_since(&before),
-            [info.bucket_of("secret/data/5")]
-        );
+        assert_eq!(info.changed_since(&before), [info.bucket_of("secret/data/5")]);
         assert_eq!(info.reindex(), fresh_index(&info));
         info.put("secret/data/5", insight(5)).unwrap();
         assert_eq!(info.reindex(), before);
         info.remove("secret/data/8").unwrap();
-        assert_eq!(
-            info.changed_since(&before),
-            [info.bucket_of("secret/data/8")]
-        );
+        assert_eq!(info.changed_since(&before), [info.bucket_of("secret/data/8")]);
         assert_eq!(info.changed_since(&Index::empty(8)).len(), 7);
     }
 
@@ -376,8 +347,7 @@ mod tests {
             info.put("secret/data/1", insight(1)).unwrap_err(),
             info.get("secret/data/1").unwrap_err(),
             info.remove("secret/data/1").unwrap_err(),
-            info.update("secret/data/1", |_| unreachable!())
-                .unwrap_err(),
+            info.update("secret/data/1", |_| unreachable!()).unwrap_err(),
             info.with_bucket(n, Bucket::len).unwrap_err(),
             info.with_bucket(3, Bucket::len).unwrap_err(),
             info.snapshot(n).unwrap_err(),
@@ -397,10 +367,7 @@ mod tests {
         assert_eq!(info.reindex(), index);
         let n = info.bucket_of("secret/data/1");
         let bucket = || Bucket::from_bytes(&stored.bucket_bytes(n).unwrap()).unwrap();
-        assert_eq!(
-            info.load((n + 1) % 3, bucket()).unwrap_err().kind(),
-            Kind::Corrupt
-        );
+        assert_eq!(info.load((n + 1) % 3, bucket()).unwrap_err().kind(), Kind::Corrupt);
         info.load(n, bucket()).unwrap();
         assert!(info.is_loaded(n));
         assert_eq!(
@@ -418,8 +385,7 @@ mod tests {
     fn a_bucket_that_does_not_match_its_index_counts_as_changed() {
         let index = Index::empty(1);
         let info = SyncInfo::unloaded(&index);
-        info.load(0, [("a", insight(1))].into_iter().collect())
-            .unwrap();
+        info.load(0, [("a", insight(1))].into_iter().collect()).unwrap();
         assert_eq!(info.changed_since(&index), [0]);
     }
 
@@ -454,8 +420,7 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 0..3000 {
-                    info.put(&format!("secret/data/{}", n % 40), insight(n))
-                        .unwrap();
+                    info.put(&format!("secret/data/{}", n % 40), insight(n)).unwrap();
                 }
                 done.store(true, Ordering::Release);
             });

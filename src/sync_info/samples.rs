@@ -17,21 +17,14 @@ pub(super) fn path() -> impl Strategy<Value = String> {
 /// Any insight, some with orphans.
 pub(super) fn insight() -> impl Strategy<Value = Insight> {
     let orphans = prop_oneof![4 => Just(Vec::new()), 1 => vec(path(), 0..3)];
-    let time = prop_oneof![
-        "20[0-9]{2}-0[1-9]-1[0-9]T23:41:52\\.[0-9]{1,9}Z",
-        any::<String>()
-    ];
-    (
-        any::<u64>(),
-        time,
-        prop::sample::select(&SecretType::ALL[..]),
-        orphans,
-    )
-        .prop_map(|(version, time, secret_type, orphans)| {
+    let time = prop_oneof!["20[0-9]{2}-0[1-9]-1[0-9]T23:41:52\\.[0-9]{1,9}Z", any::<String>()];
+    (any::<u64>(), time, prop::sample::select(&SecretType::ALL[..]), orphans).prop_map(
+        |(version, time, secret_type, orphans)| {
             let mut insight = Insight::new(version, time, secret_type);
             insight.orphans = orphans.into_iter().collect();
             insight
-        })
+        },
+    )
 }
 
 /// Insights of which two are often the same.

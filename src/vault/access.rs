@@ -46,7 +46,11 @@ impl Mount {
             return None;
         }
         let version = self.options.as_ref().and_then(|options| options.get("version"));
-        Some(if version.is_some_and(|version| version == "2") { 2 } else { 1 })
+        Some(if version.is_some_and(|version| version == "2") {
+            2
+        } else {
+            1
+        })
     }
 }
 
@@ -56,7 +60,8 @@ impl Session<'_> {
     /// # Errors
     /// [`Kind::Sealed`] for a server that is sealed or not initialised; whatever keeps it from answering.
     pub fn health(&self) -> Result<Health> {
-        const TARGET: &str = "/v1/sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200&drsecondarycode=200";
+        const TARGET: &str =
+            "/v1/sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200&drsecondarycode=200";
         let request = Request {
             method: Method::Get,
             target: TARGET,
@@ -66,7 +71,12 @@ impl Session<'_> {
             retry: true,
         };
         let context = || format!("ask {} for its health", self.vault.http.address());
-        let reply = self.vault.http.send(self.scope, &request).and_then(answer::done).context(context)?;
+        let reply = self
+            .vault
+            .http
+            .send(self.scope, &request)
+            .and_then(answer::done)
+            .context(context)?;
         let Ok(health) = serde_json::from_slice::<Health>(&reply.body) else {
             return fail(Kind::Protocol, "the answer is not that of a Vault").context(context);
         };
@@ -87,9 +97,10 @@ impl Session<'_> {
         let asked = format!("sys/internal/ui/mounts/{}", path.trim_end_matches('/'));
         match self.read(&asked)? {
             Found::Live(reply) => data(&reply),
-            Found::Deleted(_) | Found::Absent => {
-                fail(Kind::Denied, "there is no such mount, or the token may see nothing below it")
-            }
+            Found::Deleted(_) | Found::Absent => fail(
+                Kind::Denied,
+                "there is no such mount, or the token may see nothing below it",
+            ),
         }
     }
 

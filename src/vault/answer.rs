@@ -38,7 +38,9 @@ pub fn found(reply: Reply) -> Result<Found> {
         200..=299 => Ok(Found::Live(reply)),
         404 => match serde_json::from_slice::<Envelope>(&reply.body) {
             Ok(Envelope { data: Some(_), .. }) => Ok(Found::Deleted(reply)),
-            Ok(Envelope { errors: Some(errors), .. }) if errors.is_empty() => Ok(Found::Absent),
+            Ok(Envelope {
+                errors: Some(errors), ..
+            }) if errors.is_empty() => Ok(Found::Absent),
             _ => Err(refusal(&reply)),
         },
         _ => Err(refusal(&reply)),
@@ -174,11 +176,23 @@ pub fn refusal(reply: &Reply) -> Error {
     }
     let (kind, meaning) = match status {
         300..=399 => return redirect(reply),
-        400 if text.is_empty() => (Kind::Refused, "the server does not take this name (characters it can't print?)"),
-        400 => (Kind::Refused, "the server refuses the request (status 400; its own log may say why)"),
+        400 if text.is_empty() => (
+            Kind::Refused,
+            "the server does not take this name (characters it can't print?)",
+        ),
+        400 => (
+            Kind::Refused,
+            "the server refuses the request (status 400; its own log may say why)",
+        ),
         403 => (Kind::Denied, "permission denied"),
-        404 => (Kind::Refused, "the server knows no such path (status 404, which does not mean an absent secret)"),
-        405 => (Kind::Refused, "the server does not know this operation here (status 405)"),
+        404 => (
+            Kind::Refused,
+            "the server knows no such path (status 404, which does not mean an absent secret)",
+        ),
+        405 => (
+            Kind::Refused,
+            "the server does not know this operation here (status 405)",
+        ),
         412 | 429 => (Kind::Limited, "the server asks to slow down or lags behind"),
         413 => (Kind::Refused, "it is larger than the server's limit for one request"),
         501 => (Kind::Sealed, "the server is not initialised"),
@@ -196,7 +210,9 @@ fn redirect(reply: &Reply) -> Error {
         .and_then(|target| target.split_once("://"))
         .and_then(|(scheme, rest)| Some(format!("{scheme}://{}", rest.split('/').next()?)));
     let message = match host {
-        Some(host) => format!("the server redirects to {host}, which is never followed; set the address of its active node"),
+        Some(host) => {
+            format!("the server redirects to {host}, which is never followed; set the address of its active node")
+        }
         None => "the server redirects to another spelling of the path, which is never followed".to_string(),
     };
     Error::new(Kind::Protocol, format!("{message} [status {}]", reply.status))

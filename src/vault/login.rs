@@ -192,7 +192,10 @@ impl Session<'_> {
             .send_with(None, Method::Post, &path, Some(body.to_string().as_bytes()))
             .and_then(answer::done)
             .map_err(|error| match error.kind() {
-                Kind::Denied => Error::new(Kind::BadToken, "there is no AppRole login at this path; correct `vault.approle.path`"),
+                Kind::Denied => Error::new(
+                    Kind::BadToken,
+                    "there is no AppRole login at this path; correct `vault.approle.path`",
+                ),
                 _ => error,
             })
             .context(context)?;
@@ -213,7 +216,12 @@ impl Session<'_> {
     }
 
     fn held(&self) -> Option<SecretString> {
-        self.vault.held.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.vault
+            .held
+            .token
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn life(&self) -> std::sync::MutexGuard<'_, Life> {

@@ -175,7 +175,13 @@ impl Session<'_> {
             Some(fresh) => self.send_with(Some(&fresh), method, path, body),
             None => Ok(reply),
         }
-        .and_then(|reply| if is_refused(&reply) { Err(denied(method, path, &reply)) } else { Ok(reply) })
+        .and_then(|reply| {
+            if is_refused(&reply) {
+                Err(denied(method, path, &reply))
+            } else {
+                Ok(reply)
+            }
+        })
     }
 
     fn send_with(
@@ -188,7 +194,10 @@ impl Session<'_> {
         let namespace = self.vault.settings.namespace.as_deref();
         let mut headers = [("", ""); 2];
         let mut count = 0;
-        for (name, value) in [("X-Vault-Token", token.map(SecretString::reveal)), ("X-Vault-Namespace", namespace)] {
+        for (name, value) in [
+            ("X-Vault-Token", token.map(SecretString::reveal)),
+            ("X-Vault-Namespace", namespace),
+        ] {
             if let Some(value) = value {
                 headers[count] = (name, value);
                 count += 1;

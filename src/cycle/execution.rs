@@ -1,0 +1,224 @@
+//! The tasks of a destination's cycle: read at the origin, write at the destination, and only then remember.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crossbeam_channel::Sender;
+
+use super::identity::Place;
+use super::plan::{Delete, OriginRules, Plan, Reason, Write, unsynced};
+use super::report::Tally;
+use super::saver::Signal;
+use super::workers::{self, Queue};
+use super::{Problem, Run, reach};
+use crate::engine::{DataPath, Expected, Fetched, Presence, holder};
+use crate::error::{Context, Error, Kind, Result, fail};
+use crate::sync_info::{Insight, Operation, SyncInfo};
+use crate::vault::Vault;
+
+/// After this many tasks what has been done is saved.
+const CHECKPOINT_AFTER: u64 = 1000;
+
+/// What the workers of one destination's cycle share.
+pub struct Execution<'a> {
+    /// The cycle.
+    pub run: &'a Run<'a>,
+    /// Where secrets are read.
+    pub origin: &'a Vault,
+    /// How they are read there.
+    pub rules: &'a OriginRules,
+    /// Where they are written.
+    pub vault: &'a Vault,
+    /// How they are written there.
+    pub place: &'a Place,
+    /// What is remembered.
+    pub info: &'a SyncInfo,
+    /// Tells the saver that a checkpoint is due.
+    pub save: &'a Sender<Signal>,
+    /// Threads.
+    pub workers: usize,
+    /// What the destination's folders hold.
+    pub folders: Folders,
+    /// Tasks carried out.
+    pub done: AtomicU64,
+}
+
+/// Listings of the destination's folders, each asked for once a cycle. A listing answers for a whole folder what would
+/// else be a read for each secret: whether it is there already.
+#[derive(Default)]
+pub struct Folders(Mutex<HashMap<String, Arc<OnceLock<Option<HashSet<String>>>>>>);
+
+impl Execution<'_> {
+    /// Carries out the plan: adds and updates first, deletes last.
+    ///
+    /// # Errors
+    /// If the cycle ended before it was through.
+    pub fn carry_out(&self, plan: Plan) -> Result<()> {
+        let Plan { writes, deletes, occupied, refused } = plan;
+        for (path, error) in refused {
+            self.run.failed(&path, error);
+        }
+        let send_all = |queue: &Queue<Write>| writes.into_iter().all(|write| queue.send(write));
+        workers::run(self.run, self.workers, |queue| drop(send_all(queue)), |write| self.write(&write));
+        self.run.check()?;
+        let send_all = |queue: &Queue<Delete>| deletes.into_iter().all(|delete| queue.send(delete));
+        workers::run(self.run, self.workers, |queue| drop(send_all(queue)), |delete| self.delete(&delete, &occupied));
+        self.run.check()
+    }
+
+    fn write(&self, write: &Write) {
+        match self.copy(write) {
+            Ok(true) => {
+                let counter = match write.operation {
+                    Operation::Add => &self.run.tally.added,
+                    Operation::Update | Operation::Delete => &self.run.tally.updated,
+                };
+                Tally::add(counter, 1);
+                self.count_task();
+            }
+            Ok(false) => Tally::add(&self.run.tally.stuck, u64::from(write.is_known)),
+            Err(error) => {
+                Tally::add(&self.run.tally.stuck, u64::from(write.is_known));
+                self.run.failed(&write.path, error);
+            }
+        }
+    }
+
+    /// Copies one secret; `false` if the origin says at this moment that it is gone.
+    fn copy(&self, write: &Write) -> Result<bool> {
+        let Some(engine) = self.rules.engine(&write.path) else {
+            return fail(Kind::Refused, "it lies in none of the origin's data paths");
+        };
+        let (secret, read) = match engine.fetch(self.origin.within(self.run.scope), &write.path) {
+            Ok(Fetched::Live(secret, insight)) => (secret, insight),
+            Ok(Fetched::Gone) => return Ok(false),
+            Err(error) => return Err(error.context("read it at the origin")),
+        };
+        let place = write.place();
+        let Some(data_path) = holder(&self.place.data_paths, place) else {
+            return fail(Kind::Refused, format!("{place} is outside the destination's data paths"));
+        };
+        let expected = match write.operation {
+            Operation::Add => self.folders.expect(self, data_path, place),
+            Operation::Update | Operation::Delete => Expected::Unknown,
+        };
+        let session = self.vault.within(self.run.scope);
+        data_path
+            .engine
+            .store(session, place, &secret, expected)
+            .context(|| format!("write it to {place} at the destination"))?;
+        // If it changed since the origin's cycle, what was copied is what is remembered.
+        let insight = if read.version == write.insight.version { write.insight.clone() } else { read };
+        self.info.update(&write.path, |known| {
+            let orphans = known.map(|known| known.orphans).unwrap_or_default();
+            Some(Insight { orphans, ..insight })
+        })?;
+        Ok(true)
+    }
+
+    fn delete(&self, delete: &Delete, occupied: &HashSet<String>) {
+        match self.remove(delete, occupied) {
+            Ok(true) => {
+                Tally::add(&self.run.tally.deleted, 1);
+                self.count_task();
+            }
+            Ok(false) => Tally::add(&self.run.tally.stuck, 1),
+            Err(error) => {
+                Tally::add(&self.run.tally.stuck, 1);
+                self.run.failed(&delete.path, error);
+            }
+        }
+    }
+
+    /// Removes one secret; `false` if it is kept since the origin still has it.
+    fn remove(&self, delete: &Delete, occupied: &HashSet<String>) -> Result<bool> {
+        if !occupied.contains(&delete.place) {
+            if delete.reason == Reason::Gone && !self.is_gone(&delete.path)? {
+                return Ok(false);
+            }
+            let Some(data_path) = holder(&self.place.data_paths, &delete.place) else {
+                let why = format!(
+                    "its copy at {} is outside the destination's data paths; add them to `mounts`, or remove it by hand",
+                    delete.place
+                );
+                return fail(Kind::Refused, why);
+            };
+            data_path
+                .engine
+                .delete(self.vault.within(self.run.scope), &delete.place)
+                .context(|| format!("delete {} at the destination", delete.place))?;
+        }
+        self.info.update(&delete.path, |known| {
+            let mut left = match delete.reason {
+                Reason::Gone => unsynced(&known?),
+                Reason::Pruned => known?,
+            };
+            left.orphans.remove(&delete.place);
+            let is_empty = left.orphans.is_empty() && (delete.reason == Reason::Gone || !self.is_covered(&delete.path, &left));
+            (!is_empty).then_some(left)
+        })?;
+        Ok(true)
+    }
+
+    /// Whether an entry still stands for a copy at the place that the rules lead to.
+    fn is_covered(&self, path: &str, known: &Insight) -> bool {
+        !super::plan::is_unsynced(known) && self.rules.covers(path)
+    }
+
+    /// Asks the origin about that very path. Only a clear answer counts.
+    fn is_gone(&self, path: &str) -> Result<bool> {
+        let Some(engine) = self.rules.engine(path) else {
+            return Ok(false);
+        };
+        let session = self.origin.within(self.run.scope);
+        match engine.insight(session, path).context(|| "confirm at the origin that it is deleted")? {
+            Presence::Deleted | Presence::Absent => Ok(true),
+            Presence::Present(_) => {
+                let why = "kept: the origin's sync info says that it is gone, but the origin itself still has it";
+                self.run.warn(Some(path), Error::new(Kind::Conflict, why));
+                Ok(false)
+            }
+        }
+    }
+
+    fn count_task(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done.is_multiple_of(CHECKPOINT_AFTER) {
+            // A saver that is busy will have saved most of it.
+            let _ = self.save.try_send(Signal::Checkpoint);
+        }
+    }
+}
+
+impl Folders {
+    /// What a listing of its folder says about `place`.
+    fn expect(&self, execution: &Execution, data_path: &DataPath, place: &str) -> Expected {
+        let (folder, name) = data_path.folder_and_name(place);
+        let listing = {
+            let mut folders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(folders.entry(data_path.path_of(folder, "")).or_default())
+        };
+        let names = listing.get_or_init(|| {
+            let session = execution.vault.within(execution.run.scope);
+            match data_path.engine.list(session, folder) {
+                Ok(names) => Some(names.into_iter().collect()),
+                Err(error) => {
+                    let level = reach(error.kind());
+                    execution.run.report(Problem {
+                        path: None,
+                        error: error
+                            .raised(level)
+                            .context(format!("list {} at the destination", data_path.path_of(folder, ""))),
+                        is_failure: false,
+                    });
+                    None
+                }
+            }
+        });
+        match names {
+            Some(names) if !names.contains(name) => Expected::Absent,
+            _ => Expected::Unknown,
+        }
+    }
+}

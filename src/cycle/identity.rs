@@ -1,0 +1,120 @@
+//! Which server a cycle has before it, and what its token may do there.
+//!
+//! Addresses say nothing: a server is its cluster id and namespace, a mount is its UUID.
+
+use crate::engine::{DataPath, Engine, Right};
+use crate::error::{Error, Kind, Result, fail};
+use crate::scope::Scope;
+use crate::sync_info::{Meta, MetaDataPath};
+use crate::vault::{Session, Vault};
+
+/// A Vault with the mounts that the data paths lead to.
+pub struct Place {
+    /// The cluster.
+    pub cluster_id: String,
+    /// The namespace; empty for the root namespace.
+    pub namespace: String,
+    /// The data paths.
+    pub data_paths: Vec<DataPath>,
+}
+
+impl Place {
+    /// Looks at the server: keeps the token alive, and resolves every data path.
+    ///
+    /// # Errors
+    /// Fatal where the configuration doesn't fit the server.
+    pub fn look(vault: &Vault, scope: &Scope, mounts: &[String]) -> Result<Place> {
+        let session = vault.within(scope);
+        let health = session.health()?;
+        session.keep_token()?;
+        let data_paths = mounts.iter().map(|path| DataPath::resolve(session, path));
+        Ok(Place {
+            cluster_id: health.cluster_id,
+            namespace: vault.namespace().to_string(),
+            data_paths: data_paths.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The data paths as `meta` records them.
+    pub fn meta_data_paths(&self) -> Vec<MetaDataPath> {
+        let record = |data_path: &DataPath| MetaDataPath {
+            path: data_path.configured.clone(),
+            mount: data_path.mount.path.clone(),
+            mount_uuid: data_path.mount.uuid.clone(),
+            secret_type: data_path.engine.secret_type(),
+        };
+        self.data_paths.iter().map(record).collect()
+    }
+
+    /// Path prefixes of this server under which the origin's data paths lie, if this is the origin's own server.
+    pub fn origin_prefixes(&self, origin: &Meta) -> Vec<String> {
+        if self.cluster_id != origin.cluster_id || self.namespace != origin.namespace {
+            return Vec::new();
+        }
+        let mut prefixes = Vec::new();
+        for own in &self.data_paths {
+            for theirs in &origin.data_paths {
+                if own.mount.uuid == theirs.mount_uuid {
+                    let folder = theirs.path.strip_prefix(&theirs.mount).unwrap_or_default();
+                    prefixes.push(format!("{}{folder}", own.engine.prefix()));
+                }
+            }
+        }
+        prefixes
+    }
+}
+
+/// Checks that the token has every right that `needed` names for the data paths.
+///
+/// # Errors
+/// Fatal, naming what is missing and the policy lines that grant it.
+pub fn ensure_rights(
+    session: Session,
+    data_paths: &[DataPath],
+    needed: impl Fn(&dyn Engine, &str) -> Vec<Right>,
+) -> Result<()> {
+    let rights: Vec<Right> = data_paths
+        .iter()
+        .flat_map(|data_path| needed(&*data_path.engine, &data_path.folder))
+        .collect();
+    let paths: Vec<String> = rights.iter().map(|right| right.path.clone()).collect();
+    let held = session.capabilities(&paths)?;
+    let is_missing = |(right, held): &(&Right, &Vec<String>)| {
+        !held.iter().any(|capability| capability == right.capability || capability == "root")
+    };
+    let missing: Vec<String> = rights
+        .iter()
+        .zip(&held)
+        .filter(is_missing)
+        .map(|(right, _)| format!("{} on {} (grant: path \"{}\")", right.capability, right.path, right.grant))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Denied,
+        format!("the token lacks the capabilities {}", missing.join(", ")),
+    )
+    .fatal())
+}
+
+/// Checks that a destination which is the origin's own server does not write into what the origin reads: the sync
+/// would feed itself.
+///
+/// # Errors
+/// Fatal, naming the data path.
+pub fn ensure_apart(origin: &Meta, destination: &Place) -> Result<()> {
+    let forbidden = destination.origin_prefixes(origin);
+    for data_path in &destination.data_paths {
+        let own = data_path.path_of(&data_path.folder, "");
+        if forbidden.iter().any(|prefix| own.starts_with(prefix)) {
+            let why = format!(
+                "the destination is the origin's own server, and its data path {} lies in a data path of the origin; \
+                 use another mount or folder, with a transform that leads there",
+                data_path.configured
+            );
+            return fail(Kind::Config, why).map_err(Error::fatal);
+        }
+    }
+    Ok(())
+}

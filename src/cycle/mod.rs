@@ -1,0 +1,260 @@
+//! One pass of origin or destination work, under one deadline.
+//!
+//! Every thread of a cycle reports its problems on one channel; one listener counts them, and ends the cycle at the
+//! first that reaches further than one secret. Whoever is left then stops by itself: nothing blocks without watching
+//! the cycle's scope, and requests in flight are cut.
+
+mod destination;
+mod execution;
+mod identity;
+mod origin;
+mod plan;
+mod report;
+mod saver;
+mod workers;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::error::{Error, Kind, Level, Result, fail};
+use crate::http::{self, Http};
+use crate::scope::{Done, Scope, StopHandle};
+use crate::store::InfoStore;
+use crate::sync_info::{Meta, Role, SyncInfo};
+use crate::vault::Vault;
+
+pub use destination::Destination;
+pub use identity::ensure_apart;
+pub use origin::Origin;
+pub use report::{Outcome, Report, ReportedError, ReportedTask, Requests, worst_exit_code};
+
+use report::Tally;
+
+/// What the user asked for beside the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Write nothing.
+    pub dry_run: bool,
+    /// Carry out what the guards against mass deletion hold back.
+    pub allow_mass_delete: bool,
+    /// Trust nothing that the destination's info says.
+    pub full: bool,
+    /// Remove what rule changes left behind.
+    pub prune: bool,
+}
+
+/// What an origin's cycle found, for a destination's dry run.
+pub struct Found {
+    /// The origin's info.
+    pub info: SyncInfo,
+    /// What would have been stored beside it.
+    pub meta: Meta,
+}
+
+/// Something that went wrong.
+struct Problem {
+    /// The origin path it is about.
+    path: Option<Box<str>>,
+    error: Error,
+    /// Whether a secret could not be synced because of it.
+    is_failure: bool,
+}
+
+/// What every thread of a cycle is given.
+struct Run<'a> {
+    scope: &'a Scope,
+    tally: &'a Tally,
+    problems: Sender<Problem>,
+    ended: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    /// `Ok` while the cycle may go on.
+    fn check(&self) -> Result<()> {
+        if self.ended.load(Ordering::Acquire) {
+            return fail(Kind::Stopped, "the cycle was ended by an error");
+        }
+        self.scope.check()
+    }
+
+    /// Reports that `path` could not be synced, or that the cycle can't go on if the error reaches that far.
+    fn failed(&self, path: &str, error: Error) {
+        let level = reach(error.kind());
+        self.report(Problem {
+            path: Some(path.into()),
+            error: error.raised(level),
+            is_failure: true,
+        });
+    }
+
+    /// Reports something that the user should see and that failed no secret.
+    fn warn(&self, path: Option<&str>, error: Error) {
+        self.report(Problem {
+            path: path.map(Into::into),
+            error,
+            is_failure: false,
+        });
+    }
+
+    /// Reports an error that ends the cycle.
+    fn end(&self, error: Error) {
+        self.report(Problem {
+            path: None,
+            error: error.raised(Level::Cycle),
+            is_failure: false,
+        });
+    }
+
+    fn report(&self, problem: Problem) {
+        if problem.error.level() >= Level::Cycle {
+            self.ended.store(true, Ordering::Release);
+        }
+        // The listener lives until the last sender is gone, and never blocks.
+        let _ = self.problems.send(problem);
+    }
+}
+
+/// How far an error of this kind reaches when it happens to one secret: a server that is away, or a lost token, is
+/// everybody's problem.
+fn reach(kind: Kind) -> Level {
+    match kind {
+        Kind::Unreachable | Kind::Sealed | Kind::Limited | Kind::Timeout | Kind::BadToken => Level::Cycle,
+        Kind::Stopped | Kind::Panic | Kind::File => Level::Cycle,
+        Kind::Config | Kind::Denied | Kind::NotFound | Kind::Refused => Level::Warn,
+        Kind::Conflict | Kind::Protocol | Kind::Corrupt => Level::Warn,
+    }
+}
+
+/// The servers that a cycle speaks with: to interrupt them, and to count what was asked.
+struct Servers<'a> {
+    origin_vault: &'a Vault,
+    destination_vault: Option<&'a Vault>,
+    stores: Vec<&'a InfoStore>,
+}
+
+impl Servers<'_> {
+    fn clients(&self) -> Vec<&Http> {
+        let vaults = [Some(self.origin_vault), self.destination_vault];
+        let vaults = vaults.into_iter().flatten().map(Vault::http);
+        vaults
+            .chain(self.stores.iter().filter_map(|store| store.http()))
+            .collect()
+    }
+
+    fn requests(&self) -> Requests {
+        Requests {
+            origin_vault: self.origin_vault.http().sent(),
+            destination_vault: self.destination_vault.map(|vault| vault.http().sent()),
+            consul: self.stores.iter().filter_map(|store| Some(store.http()?.sent())).sum(),
+        }
+    }
+}
+
+/// Runs one cycle and tells what it did, whatever happens in it.
+fn conduct(
+    mut report: Report,
+    scope: &Scope,
+    servers: &Servers,
+    body: impl FnOnce(&Run, &mut Report) -> Result<Outcome>,
+) -> Report {
+    let since = Instant::now();
+    let before = servers.requests();
+    let clients = servers.clients();
+    http::revive(&clients);
+    let (tally, ended) = (Tally::default(), AtomicBool::new(false));
+    let (stop, inner) = scope.child();
+    let (problems, listening) = bounded(64);
+    let (result, heard) = thread::scope(|threads| {
+        let (finished, watching) = bounded::<()>(0);
+        threads.spawn(|| {
+            if inner.wait(&watching) {
+                http::interrupt(&clients);
+            }
+            drop(watching);
+        });
+        let listener = threads.spawn(move || listen(&listening, stop));
+        let run = Run {
+            scope: &inner,
+            tally: &tally,
+            problems,
+            ended: &ended,
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| body(&run, &mut report)));
+        let result = result.unwrap_or_else(|_| fail(Kind::Panic, "a defect: the cycle panicked"));
+        let result = result.map_err(|error| run.end(error)).ok();
+        drop((run, finished));
+        (result, listener.join().unwrap_or_default())
+    });
+    heard.problems.iter().for_each(|problem| report.add(problem));
+    report.failed = heard.failures;
+    report.finish(&tally, since);
+    report.requests = requests_since(before, servers.requests());
+    report.ended_by = heard.ended_by;
+    report.result = match (result, scope.done()) {
+        (Some(outcome), _) if heard.ended_by.is_none() => outcome,
+        (_, Some(Done::Stopped)) => Outcome::Aborted,
+        (_, Some(Done::TimedOut)) => Outcome::Timeout,
+        (_, None) => Outcome::Failed,
+    };
+    let is_whole = matches!(report.result, Outcome::Saved | Outcome::Unchanged);
+    if is_whole && (report.failed > 0 || report.held > 0) {
+        report.result = Outcome::Partial;
+    }
+    report
+}
+
+/// What the listener heard in the whole cycle.
+#[derive(Default)]
+struct Heard {
+    problems: Vec<Problem>,
+    failures: u64,
+    ended_by: Option<Level>,
+}
+
+/// Counts problems until every thread of the cycle has ended; the first that reaches further than one secret stops
+/// the cycle. What others report after that is only the echo of being stopped, unless it is worse.
+fn listen(problems: &Receiver<Problem>, stop: StopHandle) -> Heard {
+    let mut heard = Heard::default();
+    let mut stop = Some(stop);
+    for problem in problems {
+        let level = problem.error.level();
+        if heard.ended_by.is_some_and(|worst| level <= worst) {
+            continue;
+        }
+        if level >= Level::Cycle {
+            heard.ended_by = Some(level);
+            stop.take();
+        }
+        log_problem(&problem);
+        heard.failures += u64::from(problem.is_failure);
+        if heard.problems.len() < report::MOST_ERRORS && problem.error.kind() != Kind::Stopped {
+            heard.problems.push(problem);
+        }
+    }
+    heard
+}
+
+fn log_problem(problem: &Problem) {
+    let level = match problem.error.level() {
+        Level::Warn => log::Level::Warn,
+        Level::Cycle | Level::Fatal => log::Level::Error,
+    };
+    match &problem.path {
+        _ if problem.error.kind() == Kind::Stopped => log::debug!("{}", problem.error),
+        Some(path) => log::log!(level, "{path}: {}", problem.error),
+        None => log::log!(level, "{}", problem.error),
+    }
+}
+
+fn requests_since(before: Requests, after: Requests) -> Requests {
+    let vault = |after: Option<u64>, before: Option<u64>| Some(after? - before?);
+    Requests {
+        origin_vault: after.origin_vault - before.origin_vault,
+        destination_vault: vault(after.destination_vault, before.destination_vault),
+        consul: after.consul - before.consul,
+    }
+}

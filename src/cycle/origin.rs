@@ -1,0 +1,370 @@
+//! The origin's cycle: what is there, found from listings and metadata, becomes the origin's sync info.
+//!
+//! What this cycle leaves out, every destination deletes. So an incomplete listing fails the cycle, a path whose
+//! metadata can't be read keeps its previous insight, and a data path that is suddenly empty is not believed.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::identity::{Place, ensure_rights};
+use super::report::Tally;
+use super::saver::{self, Saver, Signal, signals};
+use super::workers::{self, Queue};
+use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
+use crate::config::OriginSettings;
+use crate::engine::{DataPath, Presence};
+use crate::error::{Context, Error, Kind, Level, Result, fail};
+use crate::scope::Scope;
+use crate::store::{self, InfoStore, Lock, Own, Stored};
+use crate::sync_info::{FORMAT, Insight, Meta, Operation, Role, SyncInfo, compare};
+use crate::time;
+use crate::vault::Vault;
+
+/// The origin role: its settings, clients and store.
+pub struct Origin {
+    settings: OriginSettings,
+    num_buckets: u16,
+    vault: Vault,
+    store: InfoStore,
+}
+
+/// The info of the last cycle, for what this one can't find out.
+struct Previous {
+    /// `None` if there is none yet.
+    info: Option<SyncInfo>,
+    /// Buckets that can't be read.
+    lost: BTreeSet<usize>,
+}
+
+/// What a worker does.
+enum Job {
+    /// List a folder of the data path of this number.
+    List(usize, String),
+    /// Find out about a path of the data path of this number.
+    Look(usize, String),
+}
+
+impl Origin {
+    /// The role; nothing is contacted yet.
+    pub fn new(settings: OriginSettings, num_buckets: u16) -> Origin {
+        let vault = Vault::new(settings.vault.clone());
+        let store = InfoStore::new(store::open(&settings.store), &settings.sync_path, Role::Origin);
+        Origin { settings, num_buckets, vault, store }
+    }
+
+    /// The role's settings.
+    pub fn settings(&self) -> &OriginSettings {
+        &self.settings
+    }
+
+    /// The role's Vault.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// The role's store.
+    pub fn store(&self) -> &InfoStore {
+        &self.store
+    }
+
+    /// Keeps other writers of this role's info away.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] if another one holds it until the scope ends.
+    pub fn lock(&self, scope: &Scope) -> Result<Lock> {
+        self.store.lock(scope)
+    }
+
+    /// Looks at the server and at what the token may do there.
+    ///
+    /// # Errors
+    /// Fatal where the configuration or a policy has to change.
+    pub fn place(&self, scope: &Scope) -> Result<Place> {
+        let place = Place::look(&self.vault, scope, &self.settings.mounts)?;
+        let session = self.vault.within(scope);
+        ensure_rights(session, &place.data_paths, |engine, folder| engine.listing_rights(folder))?;
+        Ok(place)
+    }
+
+    /// Runs one cycle. What it found comes along in a dry run.
+    pub fn cycle(&self, scope: &Scope, options: Options) -> (Report, Option<Found>) {
+        let scope = scope.within(self.settings.timeout);
+        let servers = Servers {
+            origin_vault: &self.vault,
+            destination_vault: None,
+            stores: vec![&self.store],
+        };
+        let mut found = None;
+        let report = Report::begin(Role::Origin, &self.settings.name);
+        let report = conduct(report, &scope, &servers, |run, report| {
+            self.work(run, options, report, &mut found)
+        });
+        (report, found)
+    }
+
+    fn work(&self, run: &Run, options: Options, report: &mut Report, out: &mut Option<Found>) -> Result<Outcome> {
+        let place = self.place(run.scope).context(|| "origin")?;
+        let mut own = self.store.own(run.scope)?;
+        let previous = self.load_previous(run, &mut own)?;
+        if !options.allow_mass_delete {
+            ensure_same_mounts(own.meta.as_ref(), &place.data_paths)?;
+        }
+        let info = SyncInfo::empty(self.num_buckets);
+        thread::scope(|threads| {
+            let (save, waiting) = signals();
+            let meta = || self.meta(&place, &info);
+            let saver = Saver { store: &self.store, own: &mut own, info: &info, meta: &meta, has_checkpoints: false };
+            let saver = threads.spawn(move || saver.run(run, &waiting));
+            self.collect(run, &place.data_paths, &previous, &info);
+            run.check()?;
+            if !options.allow_mass_delete {
+                self.ensure_not_emptied(&place.data_paths, &previous, &info)?;
+            }
+            count_changes(run.tally, &previous, &info, options.dry_run.then_some(&mut *report));
+            if options.dry_run {
+                return Ok(());
+            }
+            run.scope.send(&save, Signal::Whole);
+            drop(save);
+            report.result = saver::outcome(saver)?;
+            Ok(())
+        })?;
+        if options.dry_run {
+            let meta = self.meta(&place, &info);
+            *out = Some(Found { info, meta });
+            return Ok(Outcome::DryRun);
+        }
+        Ok(report.result)
+    }
+
+    /// Lists every folder and looks at every path, in parallel.
+    fn collect(&self, run: &Run, data_paths: &[DataPath], previous: &Previous, info: &SyncInfo) {
+        let (found, incoming) = unbounded();
+        let feed = |queue: &Queue<Job>| feed(run, queue, data_paths, &incoming);
+        workers::run(run, self.settings.num_workers, feed, |job| match job {
+            Job::List(number, folder) => self.list(run, (number, &data_paths[number]), &folder, &found),
+            Job::Look(number, path) => self.look(run, &data_paths[number], &path, (previous, info)),
+        });
+    }
+
+    fn list(&self, run: &Run, (number, data_path): (usize, &DataPath), folder: &str, found: &Sender<Vec<Job>>) {
+        let names = data_path.engine.list(self.vault.within(run.scope), folder);
+        let names = names.unwrap_or_else(|error| {
+            let what = format!("list {}", data_path.path_of(folder, ""));
+            run.end(error.context(what));
+            Vec::new()
+        });
+        let job = |name: String| match name.ends_with('/') {
+            true => Some(Job::List(number, format!("{folder}{name}"))),
+            false => {
+                let path = data_path.path_of(folder, &name);
+                self.settings.filter.allows(&path).then_some(Job::Look(number, path))
+            }
+        };
+        // Nobody takes it only if the cycle has ended.
+        let _ = found.send(names.into_iter().filter_map(job).collect());
+    }
+
+    fn look(&self, run: &Run, data_path: &DataPath, path: &str, (previous, info): (&Previous, &SyncInfo)) {
+        let insight = match data_path.engine.insight(self.vault.within(run.scope), path) {
+            Ok(Presence::Present(insight)) => Ok(Some(insight)),
+            Ok(Presence::Deleted) => Ok(None),
+            // It was in the listing a moment ago: the next cycle decides.
+            Ok(Presence::Absent) => previous.insight(path),
+            Err(error) => {
+                run.failed(path, error);
+                previous.insight(path).inspect(|kept| Tally::add(&run.tally.stuck, u64::from(kept.is_some())))
+            }
+        };
+        let put = insight.and_then(|insight| insight.map_or(Ok(()), |insight| info.put(path, insight)));
+        if let Err(error) = put {
+            run.end(error.context(path));
+        }
+    }
+
+    fn load_previous(&self, run: &Run, own: &mut Own) -> Result<Previous> {
+        let mut previous = Previous { info: None, lost: BTreeSet::new() };
+        let Some(index) = own.index.clone() else {
+            return Ok(previous);
+        };
+        let info = SyncInfo::unloaded(&index);
+        let is_foreign = own.meta.is_none();
+        for n in 0..index.len() {
+            match self.store.own_bucket(run.scope, own, n)? {
+                Stored::Whole(bucket) => info.load(n, bucket)?,
+                Stored::Differing(bucket) => {
+                    if !is_foreign {
+                        let why = format!("bucket {n} of its sync info is not as its index says; it is written anew");
+                        run.warn(None, Error::new(Kind::Corrupt, why));
+                    }
+                    info.load(n, bucket)?;
+                }
+                Stored::Lost(why) => {
+                    run.warn(None, Error::new(Kind::Corrupt, format!("{why}; it is built anew")));
+                    previous.lost.insert(n);
+                }
+            }
+        }
+        if is_foreign {
+            log::info!("origin: taking over the sync info that another vsync wrote");
+        }
+        previous.info = Some(info);
+        Ok(previous)
+    }
+
+    /// A data path that held secrets and now holds none was more likely unmounted, restored empty or hidden from the
+    /// token than emptied.
+    fn ensure_not_emptied(&self, data_paths: &[DataPath], previous: &Previous, info: &SyncInfo) -> Result<()> {
+        let held = |info: &SyncInfo, data_path: &DataPath| {
+            let mut count: u64 = 0;
+            info.for_each(|path, _| count += u64::from(data_path.holds(path) && self.settings.filter.allows(path)));
+            count
+        };
+        let Some(before) = &previous.info else {
+            return Ok(());
+        };
+        for data_path in data_paths {
+            if held(info, data_path) > 0 {
+                continue;
+            }
+            let known = held(before, data_path);
+            if known > 0 || !previous.lost.is_empty() {
+                let why = format!(
+                    "data path {} held {known} secrets and now holds none; if that is meant, run once with --allow-mass-delete",
+                    data_path.configured
+                );
+                return fail(Kind::Refused, why);
+            }
+        }
+        Ok(())
+    }
+
+    fn meta(&self, place: &Place, info: &SyncInfo) -> Meta {
+        Meta {
+            format: FORMAT,
+            role: Role::Origin,
+            name: self.settings.name.clone(),
+            cluster_id: place.cluster_id.clone(),
+            namespace: place.namespace.clone(),
+            data_paths: place.meta_data_paths(),
+            include: self.settings.filter.include().to_vec(),
+            exclude: self.settings.filter.exclude().to_vec(),
+            transforms: Vec::new(),
+            counts: info.counts(),
+            saved_at: time::now(),
+        }
+    }
+}
+
+impl Previous {
+    /// The insight that `path` had.
+    ///
+    /// # Errors
+    /// If that can't be known, since the bucket is lost: to go on would be to take it for deleted.
+    fn insight(&self, path: &str) -> Result<Option<Insight>> {
+        let Some(info) = &self.info else {
+            return Ok(None);
+        };
+        if self.lost.contains(&info.bucket_of(path)) {
+            let why = "it can't be read, and what was known of it is lost with its bucket of the sync info";
+            return fail(Kind::Corrupt, why);
+        }
+        info.get(path)
+    }
+}
+
+/// What is still to be sent. Paths go before folders, so that what waits stays small.
+struct Pending {
+    folders: Vec<Job>,
+    paths: Vec<Job>,
+    /// Listings that a worker has and has not answered yet.
+    listing: usize,
+}
+
+impl Pending {
+    fn take(&mut self, listed: Vec<Job>) {
+        self.listing -= 1;
+        for job in listed {
+            match job {
+                Job::List(..) => self.folders.push(job),
+                Job::Look(..) => self.paths.push(job),
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<Job> {
+        let job = self.paths.pop().or_else(|| self.folders.pop())?;
+        self.listing += usize::from(matches!(job, Job::List(..)));
+        Some(job)
+    }
+}
+
+/// Sends the data paths' folders and then whatever is found in them, until no listing is under way any more.
+fn feed(run: &Run, queue: &Queue<Job>, data_paths: &[DataPath], listings: &Receiver<Vec<Job>>) {
+    let root = |(number, data_path): (usize, &DataPath)| Job::List(number, data_path.folder.clone());
+    let mut pending = Pending {
+        folders: data_paths.iter().enumerate().map(root).collect(),
+        paths: Vec::new(),
+        listing: 0,
+    };
+    loop {
+        while let Ok(listed) = listings.try_recv() {
+            pending.take(listed);
+        }
+        let goes_on = match pending.next() {
+            Some(job) => queue.send(job),
+            None if pending.listing == 0 => false,
+            None => run.scope.receive(listings).map(|listed| pending.take(listed)).is_some(),
+        };
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+/// The same mount path with another UUID is another mount: its emptiness says nothing about the old one's secrets.
+fn ensure_same_mounts(known: Option<&Meta>, data_paths: &[DataPath]) -> Result<()> {
+    for data_path in data_paths {
+        let same_path = |known: &&crate::sync_info::MetaDataPath| known.path == data_path.configured;
+        let before = known.and_then(|meta| meta.data_paths.iter().find(same_path));
+        if before.is_some_and(|before| before.mount_uuid != data_path.mount.uuid) {
+            let why = format!(
+                "data path {} lies in another mount than before (its UUID changed): unmounted and mounted again, or another \
+                 server? if that is meant, run once with --allow-mass-delete",
+                data_path.configured
+            );
+            return fail(Kind::Refused, why).map_err(|error| error.raised(Level::Cycle));
+        }
+    }
+    Ok(())
+}
+
+/// Counts what differs from the last cycle's info, and lists it for a dry run.
+fn count_changes(tally: &Tally, previous: &Previous, info: &SyncInfo, report: Option<&mut Report>) {
+    let mut tasks = Vec::new();
+    let nothing = SyncInfo::empty(info.count());
+    let before = previous.info.as_ref().unwrap_or(&nothing);
+    let rebucketed = (before.count() != info.count()).then(|| before.rebucket(info.count()).ok());
+    let before = rebucketed.as_ref().map_or(before, |rebucketed| rebucketed.as_ref().unwrap_or(&nothing));
+    for n in 0..usize::from(info.count()) {
+        let changes = info.with_bucket(n, |now| before.with_bucket(n, |then| compare(now, then)));
+        for task in changes.and_then(|changes| changes).unwrap_or_default() {
+            let counter = match task.operation {
+                Operation::Add => &tally.added,
+                Operation::Update => &tally.updated,
+                Operation::Delete => &tally.deleted,
+            };
+            Tally::add(counter, 1);
+            if report.is_some() {
+                tasks.push(super::ReportedTask { operation: task.operation, path: task.path, destination: None });
+            }
+        }
+    }
+    tally.paths.store(info.paths(), Ordering::Relaxed);
+    if let Some(report) = report {
+        report.tasks = Some(tasks);
+    }
+}

@@ -1,0 +1,342 @@
+//! What a destination's cycle has to do, decided from the two ends' sync info before anything is touched.
+//!
+//! A path that the origin's info does not list is deleted only if the origin's rules still cover it: a change of
+//! rules is not a delete. Copies that such a change leaves behind are *orphans*; they are remembered in the entry of
+//! their origin path, with the place where they are, until `--prune` removes them.
+
+use std::collections::{HashMap, HashSet};
+
+use super::identity::Place;
+use crate::config::DestinationSettings;
+use crate::engine::{self, Engine, holder};
+use crate::error::{Error, Kind, Result, fail};
+use crate::filter::Filter;
+use crate::store::Snapshot;
+use crate::sync_info::{Bucket, Index, Insight, Meta, Operation, SyncInfo, Task, compare};
+
+use super::Found;
+
+/// The origin's info: as stored, or as a dry run has just found it.
+pub enum OriginInfo<'a> {
+    /// As stored.
+    Stored(&'a Snapshot<'a>),
+    /// As just found.
+    Found(&'a Found),
+}
+
+impl OriginInfo<'_> {
+    /// What stands beside the index.
+    pub fn meta(&self) -> &Meta {
+        match self {
+            OriginInfo::Stored(snapshot) => &snapshot.meta,
+            OriginInfo::Found(found) => &found.meta,
+        }
+    }
+
+    /// The index.
+    pub fn index(&self) -> Index {
+        match self {
+            OriginInfo::Stored(snapshot) => snapshot.index.clone(),
+            OriginInfo::Found(found) => found.info.reindex(),
+        }
+    }
+
+    fn look<T>(&self, n: usize, look: impl FnOnce(&Bucket) -> T) -> Result<T> {
+        match self {
+            OriginInfo::Stored(snapshot) => Ok(look(&snapshot.bucket(n)?)),
+            OriginInfo::Found(found) => found.info.with_bucket(n, look),
+        }
+    }
+}
+
+/// The origin's data paths and filters as its `meta` tells them, with the engines to read them by.
+pub struct OriginRules {
+    data_paths: Vec<(String, Box<dyn Engine>)>,
+    filter: Filter,
+}
+
+impl OriginRules {
+    /// The rules in `meta`.
+    ///
+    /// # Errors
+    /// If this version can't understand them.
+    pub fn new(meta: &Meta) -> Result<OriginRules> {
+        let data_path = |known: &crate::sync_info::MetaDataPath| {
+            let engine = engine::at_mount(known.secret_type, &known.mount);
+            let folder = known.path.strip_prefix(&known.mount).unwrap_or_default();
+            (format!("{}{folder}", engine.prefix()), engine)
+        };
+        Ok(OriginRules {
+            data_paths: meta.data_paths.iter().map(data_path).collect(),
+            filter: Filter::new(&meta.include, &meta.exclude)?,
+        })
+    }
+
+    /// The engine that reads `path` at the origin; `None` outside its data paths.
+    pub fn engine(&self, path: &str) -> Option<&dyn Engine> {
+        let holding = self.data_paths.iter().find(|(prefix, _)| path.starts_with(prefix));
+        holding.map(|(_, engine)| &**engine)
+    }
+
+    fn covers(&self, path: &str) -> bool {
+        self.engine(path).is_some() && self.filter.allows(path)
+    }
+}
+
+/// An add or update.
+pub struct Write {
+    /// The origin path.
+    pub path: Box<str>,
+    /// Where it goes; `None`: to the same path.
+    place: Option<Box<str>>,
+    /// The origin's insight.
+    pub insight: Insight,
+    /// Whether the destination's info says that the path is synced.
+    pub is_known: bool,
+    /// Add or update.
+    pub operation: Operation,
+}
+
+impl Write {
+    /// The destination path.
+    pub fn place(&self) -> &str {
+        self.place.as_deref().unwrap_or(&self.path)
+    }
+}
+
+/// What is to be removed.
+pub struct Delete {
+    /// The origin path.
+    pub path: Box<str>,
+    /// The destination path.
+    pub place: String,
+    /// Why, and how carefully.
+    pub reason: Reason,
+}
+
+/// Why something is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The origin's info no longer lists the path: the origin itself is asked first.
+    Gone,
+    /// A rule change left the copy behind, and the user wants it removed.
+    Pruned,
+}
+
+/// What a cycle has to do.
+#[derive(Default)]
+pub struct Plan {
+    /// Adds and updates.
+    pub writes: Vec<Write>,
+    /// Deletes, to be carried out last.
+    pub deletes: Vec<Delete>,
+    /// Places that other paths of the origin's info lead to: deletes leave them alone.
+    pub occupied: HashSet<String>,
+    /// Paths that are refused, with the reason.
+    pub refused: Vec<(Box<str>, Error)>,
+}
+
+/// Everything that the plan is made from.
+pub struct Planner<'a> {
+    /// The destination's rules.
+    pub settings: &'a DestinationSettings,
+    /// The destination's server.
+    pub place: &'a Place,
+    /// The destination's info; buckets are loaded as they are needed.
+    pub info: &'a SyncInfo,
+    /// Loads a bucket of it.
+    pub load: &'a dyn Fn(usize) -> Result<()>,
+    /// Every path of the origin is an add.
+    pub full: bool,
+    /// Orphans are to be removed.
+    pub prune: bool,
+}
+
+/// The insight of an entry that only remembers orphans: no path of an origin has it.
+pub fn unsynced(known: &Insight) -> Insight {
+    let mut bare = Insight::new(0, "", known.secret_type);
+    bare.orphans = known.orphans.clone();
+    bare
+}
+
+/// Whether an entry only remembers orphans.
+pub fn is_unsynced(insight: &Insight) -> bool {
+    insight.version == 0 && insight.update_time.is_empty()
+}
+
+impl Planner<'_> {
+    /// Compares the two infos where they differ, and decides what to do.
+    ///
+    /// # Errors
+    /// If the ends have different numbers of buckets, or the stores don't answer.
+    pub fn plan(&self, origin: &OriginInfo) -> Result<Plan> {
+        let index = origin.index();
+        if index.count() != self.info.count() {
+            let why = format!(
+                "the origin's sync info has {} buckets, this destination's has {}: set numBuckets to the same number",
+                index.count(),
+                self.info.count()
+            );
+            return fail(Kind::Config, why);
+        }
+        let rules = OriginRules::new(origin.meta())?;
+        let differing = match self.full {
+            true => (0..index.len()).collect(),
+            false => self.info.changed_since(&index),
+        };
+        let mut plan = Plan::default();
+        for n in differing {
+            (self.load)(n)?;
+            let tasks = origin.look(n, |theirs| self.settle_and_compare(n, theirs))??;
+            for task in tasks {
+                self.take(&mut plan, task, &rules)?;
+            }
+        }
+        if self.prune {
+            self.prune_orphans(&mut plan);
+        }
+        self.refuse_escapes(&mut plan, &self.place.origin_prefixes(origin.meta()));
+        // Without transforms a place has one path, but for the places that earlier transforms led to.
+        let is_shared = !self.settings.transforms.is_identity() || self.prune;
+        if is_shared && !(plan.writes.is_empty() && plan.deletes.is_empty()) {
+            self.settle_collisions(&mut plan, origin)?;
+        }
+        Ok(plan)
+    }
+
+    /// Takes a copy that was left behind for the real one again where the rules lead there again, and compares.
+    fn settle_and_compare(&self, n: usize, theirs: &Bucket) -> Result<Vec<Task>> {
+        let is_back = |path: &str, known: &Insight| {
+            !known.orphans.is_empty()
+                && theirs.contains(path)
+                && self.settings.filter.allows(path)
+                && known.orphans.contains(&self.settings.transforms.apply(path))
+        };
+        let back: Vec<String> = self.info.with_bucket(n, |ours| {
+            let back = ours.iter().filter(|(path, known)| is_back(path, known));
+            back.map(|(path, _)| path.to_string()).collect()
+        })?;
+        for path in back {
+            let place = self.settings.transforms.apply(&path);
+            self.info.update(&path, |known| {
+                known.map(|mut known| {
+                    known.orphans.remove(&place);
+                    known
+                })
+            })?;
+        }
+        self.info.with_bucket(n, |ours| match self.full {
+            false => compare(theirs, ours),
+            true => {
+                let mut tasks = compare(theirs, &Bucket::default());
+                tasks.extend(compare(theirs, ours).into_iter().filter(|task| task.operation == Operation::Delete));
+                tasks
+            }
+        })
+    }
+
+    fn take(&self, plan: &mut Plan, task: Task, rules: &OriginRules) -> Result<()> {
+        let place = self.settings.transforms.apply(&task.path).into_owned();
+        let is_allowed = self.settings.filter.allows(&task.path);
+        match task.operation {
+            Operation::Delete if is_unsynced(&task.insight) || !is_allowed => {}
+            Operation::Delete if !rules.covers(&task.path) || holder(&self.place.data_paths, &place).is_none() => {
+                self.info.update(&task.path, |known| {
+                    known.map(|mut known| {
+                        known.orphans.insert(place);
+                        known
+                    })
+                })?;
+            }
+            Operation::Delete => plan.deletes.push(Delete { path: task.path, place, reason: Reason::Gone }),
+            Operation::Add | Operation::Update if !is_allowed => {}
+            Operation::Add | Operation::Update => {
+                let known = self.info.get(&task.path)?;
+                let is_known = known.is_some_and(|known| !is_unsynced(&known));
+                plan.writes.push(Write {
+                    place: (place != *task.path).then(|| place.into()),
+                    is_known,
+                    operation: if is_known { task.operation } else { Operation::Add },
+                    path: task.path,
+                    insight: task.insight,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn prune_orphans(&self, plan: &mut Plan) {
+        self.info.for_each(|path, known| {
+            let orphan = |place: &str| Delete { path: path.into(), place: place.to_string(), reason: Reason::Pruned };
+            plan.deletes.extend(known.orphans.iter().map(orphan));
+        });
+    }
+
+    /// A path that leads out of the destination's data paths, or into the origin's own, is refused by name.
+    fn refuse_escapes(&self, plan: &mut Plan, forbidden: &[String]) {
+        let why_not = |write: &Write| {
+            let place = write.place();
+            let is_origins = forbidden.iter().any(|prefix| place.starts_with(prefix));
+            if is_origins {
+                Some(format!("it leads to {place}, which lies in a data path of the origin on the same server"))
+            } else if holder(&self.place.data_paths, place).is_none() {
+                Some(format!("it leads to {place}, which is no path in the destination's data paths; correct `transforms` or `mounts`"))
+            } else {
+                None
+            }
+        };
+        plan.refuse_where(why_not);
+    }
+
+    /// Looks at all of the origin's paths: several of them may lead to one place.
+    fn settle_collisions(&self, plan: &mut Plan, origin: &OriginInfo) -> Result<()> {
+        let mut newcomers: HashMap<String, Vec<Box<str>>> = HashMap::new();
+        for write in plan.writes.iter().filter(|write| !write.is_known) {
+            newcomers.entry(write.place().to_string()).or_default().push(write.path.clone());
+        }
+        let is_newcomer = |place: &str, path: &str| {
+            newcomers.get(place).is_some_and(|paths| paths.iter().any(|newcomer| **newcomer == *path))
+        };
+        let deleted: HashSet<&str> = plan.deletes.iter().map(|delete| delete.place.as_str()).collect();
+        let mut residents: HashMap<String, Box<str>> = HashMap::new();
+        let mut occupied = HashSet::new();
+        for n in 0..usize::from(self.info.count()) {
+            origin.look(n, |theirs| {
+                let allowed = theirs.iter().filter(|(path, _)| self.settings.filter.allows(path));
+                for (path, _) in allowed {
+                    let place = self.settings.transforms.apply(path);
+                    if deleted.contains(&*place) {
+                        occupied.insert(place.to_string());
+                    }
+                    if newcomers.contains_key(&*place) && !is_newcomer(&place, path) {
+                        residents.insert(place.into_owned(), path.into());
+                    }
+                }
+            })?;
+        }
+        plan.occupied = occupied;
+        plan.refuse_where(|write| {
+            let rivals = newcomers.get(write.place()).filter(|_| !write.is_known)?;
+            let rival = rivals.iter().find(|rival| **rival != write.path);
+            let (other, what) = match (residents.get(write.place()), rival) {
+                (Some(resident), _) => (resident, "which is synced there already"),
+                (None, Some(rival)) => (rival, "which is as new"),
+                (None, None) => return None,
+            };
+            Some(format!("it leads to {}, as does {other}, {what}; correct `transforms`", write.place()))
+        });
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn refuse_where(&mut self, why_not: impl Fn(&Write) -> Option<String>) {
+        let writes = std::mem::take(&mut self.writes);
+        for write in writes {
+            match why_not(&write) {
+                None => self.writes.push(write),
+                Some(why) => self.refused.push((write.path, Error::new(Kind::Refused, why))),
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The saver: a thread that writes sync info when it is told to, and only then.
+//!
+//! A message means save, a closed channel means don't. So a cycle that is cut off saves nothing by simply ending.
+
+use std::sync::atomic::Ordering;
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::{Outcome, Run};
+use crate::error::{Kind, Result, fail};
+use crate::store::{InfoStore, Own};
+use crate::sync_info::{Meta, SyncInfo};
+
+/// A checkpoint is due at least this often while tasks are carried out.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+
+/// The save signal.
+pub enum Signal {
+    /// Save what has been done so far; more is to come.
+    Checkpoint,
+    /// The cycle is whole: save, and end.
+    Whole,
+}
+
+/// Writes one role's info.
+pub struct Saver<'a> {
+    /// Where to.
+    pub store: &'a InfoStore,
+    /// What is known to be stored.
+    pub own: &'a mut Own,
+    /// What to save; others may be changing it.
+    pub info: &'a SyncInfo,
+    /// What to store beside it, from the info as it is at that moment.
+    pub meta: &'a (dyn Fn() -> Meta + Sync),
+    /// Whether to save now and then without being told to.
+    pub has_checkpoints: bool,
+}
+
+/// A channel for the save signal. One signal waits at most: a checkpoint that finds the saver busy is not needed.
+pub fn signals() -> (Sender<Signal>, Receiver<Signal>) {
+    bounded(1)
+}
+
+impl Saver<'_> {
+    /// Saves at every signal; whether anything was written. Returns when the channel closes or the cycle is whole.
+    ///
+    /// # Errors
+    /// The first save that fails.
+    pub fn run(self, run: &Run, signals: &Receiver<Signal>) -> Result<bool> {
+        let outcome = self.save_at(run, signals);
+        if outcome.is_err() {
+            // The workers need not go on: what they do can't be saved.
+            run.ended.store(true, Ordering::Release);
+        }
+        outcome
+    }
+
+    fn save_at(self, run: &Run, signals: &Receiver<Signal>) -> Result<bool> {
+        let mut wrote = false;
+        loop {
+            let signal = match signals.recv_timeout(CHECKPOINT_EVERY) {
+                Err(RecvTimeoutError::Disconnected) => return Ok(wrote),
+                Err(RecvTimeoutError::Timeout) if !self.has_checkpoints => continue,
+                Err(RecvTimeoutError::Timeout) => Signal::Checkpoint,
+                Ok(signal) => signal,
+            };
+            run.check()?;
+            wrote |= self.store.save(run.scope, self.own, self.info, &(self.meta)())?;
+            if matches!(signal, Signal::Whole) {
+                return Ok(wrote);
+            }
+        }
+    }
+}
+
+/// Waits for the saver and tells how the cycle ended.
+///
+/// # Errors
+/// The saver's own.
+pub fn outcome(saver: ScopedJoinHandle<Result<bool>>) -> Result<Outcome> {
+    match saver.join() {
+        Ok(Ok(true)) => Ok(Outcome::Saved),
+        Ok(Ok(false)) => Ok(Outcome::Unchanged),
+        Ok(Err(error)) => Err(error),
+        Err(_) => fail(Kind::Panic, "a defect: the saver panicked"),
+    }
+}
