@@ -1,1 +1,13 @@
-//! Tests of vsync against real servers.
+//! Tests of vsync against a real OpenBao and a real Consul on loopback.
+//!
+//! One binary, so that the shared servers start once. `tests/servers.sh` finds or installs the servers;
+//! `common` starts them, puts faults between them and vsync, and runs vsync itself.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "in a test a panic is how a failure is reported"
+)]
+
+mod common;
+mod selfcheck;

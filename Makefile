@@ -1,0 +1,37 @@
+# What to run for a change: make lint test. What to hand out: make static.
+
+HOST := $(shell rustc --print host-tuple 2>/dev/null || rustc -vV | sed -n 's/^host: //p')
+ARCH := $(firstword $(subst -, ,$(HOST)))
+MUSL := $(ARCH)-unknown-linux-musl
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: servers test lint static
+
+# Finds OpenBao and Consul for the tests, or installs them into .servers/.
+servers:
+	@tests/servers.sh
+
+# The static binary is under test too, hence the dependency.
+test: static
+	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
+	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
+	VSYNC_TEST_STATIC="$(CURDIR)/target/static/vsync" cargo test --locked
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+# One static binary, target/static/vsync: with musl where that target and its C compiler are installed,
+# and with the host's glibc linked in where they are not. A target is named even then, since the flag must
+# not reach build scripts and procedural macros, which are loaded at build time.
+static:
+	if [ -d "$$(rustc --print target-libdir --target $(MUSL) 2>/dev/null)" ] && \
+	   command -v musl-gcc >/dev/null; then \
+	    target=$(MUSL); flags=; \
+	else \
+	    target=$(HOST); flags="-C target-feature=+crt-static"; \
+	fi && \
+	RUSTFLAGS="$$flags" cargo build --locked --release --bin vsync --target $$target && \
+	mkdir -p target/static && \
+	cp "$(TARGET_DIR)/$$target/release/vsync" target/static/vsync.new && \
+	mv target/static/vsync.new target/static/vsync
