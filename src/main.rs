@@ -1,3 +1,55 @@
-//! The `vsync` program.
+//! The `vsync` program: arguments, configuration, logger, signals, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use vsync::cli::{self, Parsed};
+use vsync::config;
+use vsync::error::{Context, Error, Kind, Result};
+use vsync::scope::{Scope, StopHandle};
+
+/// Exit code for a mistake on the command line or in the configuration.
+const USAGE: u8 = 2;
+/// Exit code for an interruption.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("vsync: {error}");
+            ExitCode::from(if error.kind() == Kind::Config { USAGE } else { 1 })
+        }
+    }
+}
+
+fn run() -> Result<u8> {
+    let invocation = match cli::parse(std::env::args_os().skip(1))? {
+        Parsed::Run(invocation) => invocation,
+        Parsed::Print(text) => {
+            print!("{text}");
+            return Ok(0);
+        }
+    };
+    let file = invocation.config_file.as_deref();
+    let environment = config::environment()?;
+    let (settings, warnings) = config::load(invocation.command.needs(), file, environment, &invocation.overrides)?;
+    vsync::logger::start(settings.log);
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    let (stop, scope) = Scope::root();
+    stop_at_signal(stop)?;
+    Ok(vsync::run(&invocation, settings, &scope))
+}
+
+/// The first signal stops the work cleanly, the second the process.
+fn stop_at_signal(stop: StopHandle) -> Result<()> {
+    let stop = Mutex::new(Some(stop));
+    let handle = move || match stop.lock().ok().and_then(|mut stop| stop.take()) {
+        Some(stop) => stop.stop(),
+        None => std::process::exit(i32::from(INTERRUPTED)),
+    };
+    let failed = |error: ctrlc::Error| Error::new(Kind::File, error.to_string());
+    ctrlc::set_handler(handle)
+        .map_err(failed)
+        .context(|| "listen for signals")
+}

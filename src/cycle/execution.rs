@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crossbeam_channel::Sender;
 
 use super::identity::Place;
-use super::plan::{Delete, OriginRules, Plan, Reason, Write, unsynced};
+use super::plan::{Delete, OriginRules, Plan, Reason, Write, is_unsynced, unsynced};
 use super::report::Tally;
 use super::saver::Signal;
-use super::workers::{self, Queue};
+use super::workers;
 use super::{Problem, Run, reach};
+use crate::config::DestinationSettings;
 use crate::engine::{DataPath, Expected, Fetched, Presence, holder};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::sync_info::{Insight, Operation, SyncInfo};
@@ -36,8 +37,8 @@ pub struct Execution<'a> {
     pub info: &'a SyncInfo,
     /// Tells the saver that a checkpoint is due.
     pub save: &'a Sender<Signal>,
-    /// Threads.
-    pub workers: usize,
+    /// The destination's rules.
+    pub settings: &'a DestinationSettings,
     /// What the destination's folders hold.
     pub folders: Folders,
     /// Tasks carried out.
@@ -47,7 +48,10 @@ pub struct Execution<'a> {
 /// Listings of the destination's folders, each asked for once a cycle. A listing answers for a whole folder what would
 /// else be a read for each secret: whether it is there already.
 #[derive(Default)]
-pub struct Folders(Mutex<HashMap<String, Arc<OnceLock<Option<HashSet<String>>>>>>);
+pub struct Folders(Mutex<HashMap<String, Arc<OnceLock<Names>>>>);
+
+/// The names in a folder; `None` if it could not be listed.
+type Names = Option<HashSet<String>>;
 
 impl Execution<'_> {
     /// Carries out the plan: adds and updates first, deletes last.
@@ -55,15 +59,29 @@ impl Execution<'_> {
     /// # Errors
     /// If the cycle ended before it was through.
     pub fn carry_out(&self, plan: Plan) -> Result<()> {
-        let Plan { writes, deletes, occupied, refused } = plan;
+        let Plan {
+            writes,
+            deletes,
+            occupied,
+            refused,
+        } = plan;
         for (path, error) in refused {
             self.run.failed(&path, error);
         }
-        let send_all = |queue: &Queue<Write>| writes.into_iter().all(|write| queue.send(write));
-        workers::run(self.run, self.workers, |queue| drop(send_all(queue)), |write| self.write(&write));
+        let workers = self.settings.num_workers;
+        workers::run(
+            self.run,
+            workers,
+            |queue| queue.send_all(writes),
+            |write| self.write(&write),
+        );
         self.run.check()?;
-        let send_all = |queue: &Queue<Delete>| deletes.into_iter().all(|delete| queue.send(delete));
-        workers::run(self.run, self.workers, |queue| drop(send_all(queue)), |delete| self.delete(&delete, &occupied));
+        workers::run(
+            self.run,
+            workers,
+            |queue| queue.send_all(deletes),
+            |delete| self.delete(&delete, &occupied),
+        );
         self.run.check()
     }
 
@@ -97,7 +115,10 @@ impl Execution<'_> {
         };
         let place = write.place();
         let Some(data_path) = holder(&self.place.data_paths, place) else {
-            return fail(Kind::Refused, format!("{place} is outside the destination's data paths"));
+            return fail(
+                Kind::Refused,
+                format!("{place} is outside the destination's data paths"),
+            );
         };
         let expected = match write.operation {
             Operation::Add => self.folders.expect(self, data_path, place),
@@ -109,7 +130,11 @@ impl Execution<'_> {
             .store(session, place, &secret, expected)
             .context(|| format!("write it to {place} at the destination"))?;
         // If it changed since the origin's cycle, what was copied is what is remembered.
-        let insight = if read.version == write.insight.version { write.insight.clone() } else { read };
+        let insight = if read.version == write.insight.version {
+            write.insight.clone()
+        } else {
+            read
+        };
         self.info.update(&write.path, |known| {
             let orphans = known.map(|known| known.orphans).unwrap_or_default();
             Some(Insight { orphans, ..insight })
@@ -155,7 +180,8 @@ impl Execution<'_> {
                 Reason::Pruned => known?,
             };
             left.orphans.remove(&delete.place);
-            let is_empty = left.orphans.is_empty() && (delete.reason == Reason::Gone || !self.is_covered(&delete.path, &left));
+            let is_empty =
+                left.orphans.is_empty() && (delete.reason == Reason::Gone || !self.is_covered(&delete.path, &left));
             (!is_empty).then_some(left)
         })?;
         Ok(true)
@@ -163,7 +189,7 @@ impl Execution<'_> {
 
     /// Whether an entry still stands for a copy at the place that the rules lead to.
     fn is_covered(&self, path: &str, known: &Insight) -> bool {
-        !super::plan::is_unsynced(known) && self.rules.covers(path)
+        !is_unsynced(known) && self.rules.covers(path) && self.settings.filter.allows(path)
     }
 
     /// Asks the origin about that very path. Only a clear answer counts.
@@ -172,7 +198,10 @@ impl Execution<'_> {
             return Ok(false);
         };
         let session = self.origin.within(self.run.scope);
-        match engine.insight(session, path).context(|| "confirm at the origin that it is deleted")? {
+        match engine
+            .insight(session, path)
+            .context(|| "confirm at the origin that it is deleted")?
+        {
             Presence::Deleted | Presence::Absent => Ok(true),
             Presence::Present(_) => {
                 let why = "kept: the origin's sync info says that it is gone, but the origin itself still has it";

@@ -73,20 +73,37 @@ pub fn ensure_rights(
     data_paths: &[DataPath],
     needed: impl Fn(&dyn Engine, &str) -> Vec<Right>,
 ) -> Result<()> {
-    let rights: Vec<Right> = data_paths
+    let rights = data_paths
         .iter()
-        .flat_map(|data_path| needed(&*data_path.engine, &data_path.folder))
-        .collect();
+        .flat_map(|data_path| needed(&*data_path.engine, &data_path.folder));
+    ensure_held(session, rights.collect())
+}
+
+/// Checks that the token has all of `rights`.
+///
+/// # Errors
+/// Fatal, naming what is missing and the policy lines that grant it.
+pub fn ensure_held(session: Session, rights: Vec<Right>) -> Result<()> {
+    if rights.is_empty() {
+        return Ok(());
+    }
     let paths: Vec<String> = rights.iter().map(|right| right.path.clone()).collect();
     let held = session.capabilities(&paths)?;
     let is_missing = |(right, held): &(&Right, &Vec<String>)| {
-        !held.iter().any(|capability| capability == right.capability || capability == "root")
+        !held
+            .iter()
+            .any(|capability| capability == right.capability || capability == "root")
     };
     let missing: Vec<String> = rights
         .iter()
         .zip(&held)
         .filter(is_missing)
-        .map(|(right, _)| format!("{} on {} (grant: path \"{}\")", right.capability, right.path, right.grant))
+        .map(|(right, _)| {
+            format!(
+                "{} on {} (grant: path \"{}\")",
+                right.capability, right.path, right.grant
+            )
+        })
         .collect();
     if missing.is_empty() {
         return Ok(());

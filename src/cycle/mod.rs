@@ -8,6 +8,7 @@ mod destination;
 mod execution;
 mod identity;
 mod origin;
+mod own_info;
 mod plan;
 mod report;
 mod saver;
@@ -24,11 +25,11 @@ use crate::error::{Error, Kind, Level, Result, fail};
 use crate::http::{self, Http};
 use crate::scope::{Done, Scope, StopHandle};
 use crate::store::InfoStore;
-use crate::sync_info::{Meta, Role, SyncInfo};
+use crate::sync_info::{Meta, SyncInfo};
 use crate::vault::Vault;
 
 pub use destination::Destination;
-pub use identity::ensure_apart;
+pub use identity::{Place, ensure_apart};
 pub use origin::Origin;
 pub use report::{Outcome, Report, ReportedError, ReportedTask, Requests, worst_exit_code};
 

@@ -52,7 +52,12 @@ impl Origin {
     pub fn new(settings: OriginSettings, num_buckets: u16) -> Origin {
         let vault = Vault::new(settings.vault.clone());
         let store = InfoStore::new(store::open(&settings.store), &settings.sync_path, Role::Origin);
-        Origin { settings, num_buckets, vault, store }
+        Origin {
+            settings,
+            num_buckets,
+            vault,
+            store,
+        }
     }
 
     /// The role's settings.
@@ -85,7 +90,9 @@ impl Origin {
     pub fn place(&self, scope: &Scope) -> Result<Place> {
         let place = Place::look(&self.vault, scope, &self.settings.mounts)?;
         let session = self.vault.within(scope);
-        ensure_rights(session, &place.data_paths, |engine, folder| engine.listing_rights(folder))?;
+        ensure_rights(session, &place.data_paths, |engine, folder| {
+            engine.listing_rights(folder)
+        })?;
         Ok(place)
     }
 
@@ -113,10 +120,16 @@ impl Origin {
             ensure_same_mounts(own.meta.as_ref(), &place.data_paths)?;
         }
         let info = SyncInfo::empty(self.num_buckets);
+        let meta = || self.meta(&place, &info);
         thread::scope(|threads| {
             let (save, waiting) = signals();
-            let meta = || self.meta(&place, &info);
-            let saver = Saver { store: &self.store, own: &mut own, info: &info, meta: &meta, has_checkpoints: false };
+            let saver = Saver {
+                store: &self.store,
+                own: &mut own,
+                info: &info,
+                meta: &meta,
+                has_checkpoints: false,
+            };
             let saver = threads.spawn(move || saver.run(run, &waiting));
             self.collect(run, &place.data_paths, &previous, &info);
             run.check()?;
@@ -133,7 +146,7 @@ impl Origin {
             Ok(())
         })?;
         if options.dry_run {
-            let meta = self.meta(&place, &info);
+            let meta = meta();
             *out = Some(Found { info, meta });
             return Ok(Outcome::DryRun);
         }
@@ -176,7 +189,9 @@ impl Origin {
             Ok(Presence::Absent) => previous.insight(path),
             Err(error) => {
                 run.failed(path, error);
-                previous.insight(path).inspect(|kept| Tally::add(&run.tally.stuck, u64::from(kept.is_some())))
+                previous
+                    .insight(path)
+                    .inspect(|kept| Tally::add(&run.tally.stuck, u64::from(kept.is_some())))
             }
         };
         let put = insight.and_then(|insight| insight.map_or(Ok(()), |insight| info.put(path, insight)));
@@ -186,7 +201,10 @@ impl Origin {
     }
 
     fn load_previous(&self, run: &Run, own: &mut Own) -> Result<Previous> {
-        let mut previous = Previous { info: None, lost: BTreeSet::new() };
+        let mut previous = Previous {
+            info: None,
+            lost: BTreeSet::new(),
+        };
         let Some(index) = own.index.clone() else {
             return Ok(previous);
         };
@@ -348,7 +366,9 @@ fn count_changes(tally: &Tally, previous: &Previous, info: &SyncInfo, report: Op
     let nothing = SyncInfo::empty(info.count());
     let before = previous.info.as_ref().unwrap_or(&nothing);
     let rebucketed = (before.count() != info.count()).then(|| before.rebucket(info.count()).ok());
-    let before = rebucketed.as_ref().map_or(before, |rebucketed| rebucketed.as_ref().unwrap_or(&nothing));
+    let before = rebucketed
+        .as_ref()
+        .map_or(before, |rebucketed| rebucketed.as_ref().unwrap_or(&nothing));
     for n in 0..usize::from(info.count()) {
         let changes = info.with_bucket(n, |now| before.with_bucket(n, |then| compare(now, then)));
         for task in changes.and_then(|changes| changes).unwrap_or_default() {
@@ -359,7 +379,11 @@ fn count_changes(tally: &Tally, previous: &Previous, info: &SyncInfo, report: Op
             };
             Tally::add(counter, 1);
             if report.is_some() {
-                tasks.push(super::ReportedTask { operation: task.operation, path: task.path, destination: None });
+                tasks.push(super::ReportedTask {
+                    operation: task.operation,
+                    path: task.path,
+                    destination: None,
+                });
             }
         }
     }

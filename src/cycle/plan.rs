@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::identity::Place;
 use crate::config::DestinationSettings;
-use crate::engine::{self, Engine, holder};
+use crate::engine::{self, Engine, Right, holder};
 use crate::error::{Error, Kind, Result, fail};
 use crate::filter::Filter;
 use crate::store::Snapshot;
@@ -72,13 +72,22 @@ impl OriginRules {
         })
     }
 
+    /// What a token needs to read the secrets of the data paths.
+    pub fn reading_rights(&self) -> Vec<Right> {
+        let rights = |(prefix, engine): &(String, Box<dyn Engine>)| {
+            engine.reading_rights(prefix.strip_prefix(engine.prefix()).unwrap_or_default())
+        };
+        self.data_paths.iter().flat_map(rights).collect()
+    }
+
     /// The engine that reads `path` at the origin; `None` outside its data paths.
     pub fn engine(&self, path: &str) -> Option<&dyn Engine> {
         let holding = self.data_paths.iter().find(|(prefix, _)| path.starts_with(prefix));
         holding.map(|(_, engine)| &**engine)
     }
 
-    fn covers(&self, path: &str) -> bool {
+    /// Whether the origin's rules cover `path`: then its absence from the origin's info means that it is gone.
+    pub fn covers(&self, path: &str) -> bool {
         self.engine(path).is_some() && self.filter.allows(path)
     }
 }
@@ -229,7 +238,11 @@ impl Planner<'_> {
             false => compare(theirs, ours),
             true => {
                 let mut tasks = compare(theirs, &Bucket::default());
-                tasks.extend(compare(theirs, ours).into_iter().filter(|task| task.operation == Operation::Delete));
+                tasks.extend(
+                    compare(theirs, ours)
+                        .into_iter()
+                        .filter(|task| task.operation == Operation::Delete),
+                );
                 tasks
             }
         })
@@ -248,7 +261,11 @@ impl Planner<'_> {
                     })
                 })?;
             }
-            Operation::Delete => plan.deletes.push(Delete { path: task.path, place, reason: Reason::Gone }),
+            Operation::Delete => plan.deletes.push(Delete {
+                path: task.path,
+                place,
+                reason: Reason::Gone,
+            }),
             Operation::Add | Operation::Update if !is_allowed => {}
             Operation::Add | Operation::Update => {
                 let known = self.info.get(&task.path)?;
@@ -267,7 +284,11 @@ impl Planner<'_> {
 
     fn prune_orphans(&self, plan: &mut Plan) {
         self.info.for_each(|path, known| {
-            let orphan = |place: &str| Delete { path: path.into(), place: place.to_string(), reason: Reason::Pruned };
+            let orphan = |place: &str| Delete {
+                path: path.into(),
+                place: place.to_string(),
+                reason: Reason::Pruned,
+            };
             plan.deletes.extend(known.orphans.iter().map(orphan));
         });
     }
@@ -278,9 +299,13 @@ impl Planner<'_> {
             let place = write.place();
             let is_origins = forbidden.iter().any(|prefix| place.starts_with(prefix));
             if is_origins {
-                Some(format!("it leads to {place}, which lies in a data path of the origin on the same server"))
+                Some(format!(
+                    "it leads to {place}, which lies in a data path of the origin on the same server"
+                ))
             } else if holder(&self.place.data_paths, place).is_none() {
-                Some(format!("it leads to {place}, which is no path in the destination's data paths; correct `transforms` or `mounts`"))
+                Some(format!(
+                    "it leads to {place}, which is no path in the destination's data paths; correct `transforms` or `mounts`"
+                ))
             } else {
                 None
             }
@@ -292,10 +317,15 @@ impl Planner<'_> {
     fn settle_collisions(&self, plan: &mut Plan, origin: &OriginInfo) -> Result<()> {
         let mut newcomers: HashMap<String, Vec<Box<str>>> = HashMap::new();
         for write in plan.writes.iter().filter(|write| !write.is_known) {
-            newcomers.entry(write.place().to_string()).or_default().push(write.path.clone());
+            newcomers
+                .entry(write.place().to_string())
+                .or_default()
+                .push(write.path.clone());
         }
         let is_newcomer = |place: &str, path: &str| {
-            newcomers.get(place).is_some_and(|paths| paths.iter().any(|newcomer| **newcomer == *path))
+            newcomers
+                .get(place)
+                .is_some_and(|paths| paths.iter().any(|newcomer| **newcomer == *path))
         };
         let deleted: HashSet<&str> = plan.deletes.iter().map(|delete| delete.place.as_str()).collect();
         let mut residents: HashMap<String, Box<str>> = HashMap::new();
@@ -323,7 +353,10 @@ impl Planner<'_> {
                 (None, Some(rival)) => (rival, "which is as new"),
                 (None, None) => return None,
             };
-            Some(format!("it leads to {}, as does {other}, {what}; correct `transforms`", write.place()))
+            Some(format!(
+                "it leads to {}, as does {other}, {what}; correct `transforms`",
+                write.place()
+            ))
         });
         Ok(())
     }

@@ -172,7 +172,11 @@ impl Report {
     /// Takes in a problem.
     pub(super) fn add(&mut self, problem: &Problem) {
         self.errors.push(ReportedError {
-            level: if problem.error.level() == Level::Fatal { "fatal" } else { "warn" },
+            level: if problem.error.level() == Level::Fatal {
+                "fatal"
+            } else {
+                "warn"
+            },
             path: problem.path.clone(),
             message: problem.error.to_string(),
         });
@@ -263,7 +267,6 @@ pub fn worst_exit_code(codes: impl IntoIterator<Item = u8>) -> u8 {
     codes.into_iter().max_by_key(rank).unwrap_or(0)
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,7 +289,13 @@ mod tests {
         let mut report = Report::begin(Role::Destination, "eu-west-1");
         report.started_at = "2026-11-21T10:00:00.000Z".into();
         report.result = Outcome::Saved;
-        (report.duration_ms, report.paths, report.added, report.updated, report.unchanged) = (412, 1000, 3, 1, 996);
+        (
+            report.duration_ms,
+            report.paths,
+            report.added,
+            report.updated,
+            report.unchanged,
+        ) = (412, 1000, 3, 1, 996);
         report.requests = Requests {
             origin_vault: 4,
             destination_vault: Some(8),

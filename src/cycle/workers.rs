@@ -19,6 +19,15 @@ impl<J> Queue<'_, J> {
     pub fn send(&self, job: J) -> bool {
         self.run.check().is_ok() && self.run.scope.send(&self.jobs, job)
     }
+
+    /// Hands out jobs until there are no more, or the cycle has ended.
+    pub fn send_all(&self, jobs: Vec<J>) {
+        for job in jobs {
+            if !self.send(job) {
+                return;
+            }
+        }
+    }
 }
 
 /// Calls `work` with every job that `feed` sends, on `workers` threads, and returns when all have ended. A worker that

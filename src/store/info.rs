@@ -117,7 +117,7 @@ impl InfoStore {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is no info yet; [`Kind::Corrupt`] if it can't be read, or stays inconsistent.
-    pub fn consistent<T>(&self, scope: &Scope, look: impl Fn(&Snapshot) -> Result<T>) -> Result<T> {
+    pub fn consistent<T>(&self, scope: &Scope, mut look: impl FnMut(&Snapshot) -> Result<T>) -> Result<T> {
         let mut pause = FIRST_PAUSE;
         for read in 1.. {
             let found = self.snapshot(scope).and_then(|snapshot| look(&snapshot));

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::http::Http;
 use crate::scope::Scope;
 
-pub use info::{InfoStore, Own, Stored};
+pub use info::{InfoStore, Own, Snapshot, Stored};
 
 /// Keys and values, with a check-and-set.
 pub trait Store: Send + Sync {

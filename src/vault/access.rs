@@ -111,9 +111,10 @@ impl Session<'_> {
     pub fn capabilities(&self, paths: &[String]) -> Result<Vec<Vec<String>>> {
         let body = serde_json::json!({ "paths": paths }).to_string();
         let reply = self.write("sys/capabilities-self", body.as_bytes())?;
-        let mut found: HashMap<String, serde_json::Value> = data(&reply)?;
+        let found: HashMap<String, serde_json::Value> = data(&reply)?;
+        // Beside the paths stands a list under "capabilities", which is that of the one path if only one was asked.
         let of_path = |path: &String| {
-            let listed = found.remove(path).unwrap_or_default();
+            let listed = found.get(path).cloned().unwrap_or_default();
             serde_json::from_value(listed).unwrap_or_default()
         };
         Ok(paths.iter().map(of_path).collect())

@@ -1,0 +1,181 @@
+//! The startup checks: what would make every cycle fail is found, and named, before the first one.
+
+use serde::Serialize;
+
+use crate::cycle::{Destination, Origin, Place, ensure_apart};
+use crate::error::{Error, Kind, Result};
+use crate::scope::Scope;
+use crate::store::InfoStore;
+use crate::sync_info::{Meta, Role};
+use crate::vault::Vault;
+
+/// One check and its outcome.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    /// The role that needs it.
+    pub role: Role,
+    /// The role's configured name.
+    pub name: String,
+    /// What was checked.
+    pub check: &'static str,
+    /// Whether it holds.
+    pub ok: bool,
+    /// What was found, or what is wrong.
+    pub message: String,
+    /// The error, for whoever has to act on it.
+    #[serde(skip)]
+    pub error: Option<Error>,
+}
+
+/// Collects the checks of one role.
+struct Checks<'a> {
+    role: Role,
+    name: &'a str,
+    done: Vec<Check>,
+}
+
+impl Checks<'_> {
+    /// Notes the outcome of a check; gives back what it found, for the checks that build on it.
+    fn note<T>(&mut self, check: &'static str, outcome: Result<(T, String)>) -> Option<T> {
+        let (found, message, error) = match outcome {
+            Ok((found, message)) => (Some(found), message, None),
+            Err(error) => (None, error.to_string(), Some(error)),
+        };
+        self.done.push(Check {
+            role: self.role,
+            name: self.name.to_string(),
+            check,
+            ok: error.is_none(),
+            message,
+            error,
+        });
+        found
+    }
+}
+
+/// Runs the origin's checks. With `probe`, a key is written and removed under the sync path.
+pub fn origin(origin: &Origin, scope: &Scope, probe: bool) -> Vec<Check> {
+    let mut checks = Checks {
+        role: Role::Origin,
+        name: &origin.settings().name,
+        done: Vec::new(),
+    };
+    let vault = checks.note("vault", vault(origin.vault(), scope));
+    checks.note("store", own_store(origin.store(), scope, probe));
+    if vault.is_some() {
+        checks.note("data paths", origin.place(scope).map(|place| ((), describe(&place))));
+    }
+    checks.done
+}
+
+/// Runs a destination's checks. With `probe`, a key is written and removed under the sync path.
+pub fn destination(destination: &Destination, scope: &Scope, probe: bool) -> Vec<Check> {
+    let settings = destination.settings();
+    let mut checks = Checks {
+        role: Role::Destination,
+        name: &settings.name,
+        done: Vec::new(),
+    };
+    let origin = checks.note("origin vault", vault(destination.origin(), scope));
+    let store = checks.note("origin store", origin_store(destination.origin_store(), scope));
+    let vault = checks.note("vault", vault(destination.vault(), scope));
+    checks.note("store", own_store(destination.store(), scope, probe));
+    let meta = store.flatten();
+    if vault.is_some() {
+        let place = place(destination, scope, meta.as_ref());
+        let place = checks.note(
+            "data paths",
+            place.map(|place| {
+                let text = describe(&place);
+                (place, text)
+            }),
+        );
+        if let (Some(place), Some(meta)) = (place, &meta) {
+            let found = "no destination path lies in the origin's data paths".to_string();
+            checks.note("loop back", ensure_apart(meta, &place).map(|()| ((), found)));
+        }
+    }
+    if let (Some(()), Some(meta)) = (origin, &meta) {
+        let found = "the secrets of its data paths can be read".to_string();
+        checks.note(
+            "origin rights",
+            destination.ensure_origin_rights(scope, meta).map(|()| ((), found)),
+        );
+    }
+    checks.note(
+        "transforms",
+        Ok(((), format!("{} rules", settings.transforms.rules().len()))),
+    );
+    checks.done
+}
+
+/// The first failed check as one error, if any failed.
+pub fn failure(checks: Vec<Check>) -> Option<Error> {
+    let failed = checks.into_iter().find(|check| !check.ok)?;
+    let error = failed.error.unwrap_or_else(|| Error::new(Kind::Config, failed.message));
+    Some(error.context(format!("check of the {}", failed.check)))
+}
+
+fn vault(vault: &Vault, scope: &Scope) -> Result<((), String)> {
+    let session = vault.within(scope);
+    let health = session.health()?;
+    session.log_in()?;
+    let address = vault.http().address();
+    Ok((
+        (),
+        format!(
+            "{address}: version {}, cluster {}, logged in",
+            health.version, health.cluster_id
+        ),
+    ))
+}
+
+fn own_store(store: &InfoStore, scope: &Scope, probe: bool) -> Result<((), String)> {
+    if probe {
+        store.probe_writing(scope)?;
+    }
+    let own = store.own(scope)?;
+    let state = match own.index {
+        Some(index) => format!("sync info in {} buckets", index.len()),
+        None => "no sync info yet".to_string(),
+    };
+    Ok(((), format!("{}: {state}", store.place())))
+}
+
+/// The origin's info need not be there yet; that it can be read must be sure.
+fn origin_store(store: &InfoStore, scope: &Scope) -> Result<(Option<Meta>, String)> {
+    store.probe_reading(scope)?;
+    match store.consistent(scope, |snapshot| Ok(snapshot.meta.clone())) {
+        Ok(meta) => {
+            let found = format!("{}: {} paths, saved {}", store.place(), meta.total(), meta.saved_at);
+            Ok((Some(meta), found))
+        }
+        Err(error) if error.kind() == Kind::NotFound => Ok((None, format!("{}: no sync info yet", store.place()))),
+        Err(error) => Err(error),
+    }
+}
+
+fn place(destination: &Destination, scope: &Scope, meta: Option<&Meta>) -> Result<Place> {
+    let of_origin: Vec<String> = meta
+        .iter()
+        .flat_map(|meta| &meta.data_paths)
+        .map(|known| known.path.clone())
+        .collect();
+    destination.place(scope, destination.mounts().unwrap_or(&of_origin))
+}
+
+fn describe(place: &Place) -> String {
+    let one = |data_path: &crate::engine::DataPath| {
+        format!(
+            "{} ({} in mount {})",
+            data_path.configured,
+            data_path.engine.secret_type(),
+            data_path.mount.path
+        )
+    };
+    let all: Vec<String> = place.data_paths.iter().map(one).collect();
+    if all.is_empty() {
+        return "the origin's, which are not known yet".to_string();
+    }
+    format!("{}: mounted, and the token's capabilities suffice", all.join(", "))
+}

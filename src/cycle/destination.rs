@@ -1,0 +1,325 @@
+//! A destination's cycle: compare the two ends' sync info, copy what differs, remember what was copied.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use super::execution::{Execution, Folders};
+use super::identity::{Place, ensure_apart, ensure_held, ensure_rights};
+use super::own_info::OwnInfo;
+use super::plan::{OriginInfo, OriginRules, Plan, Planner, Write};
+use super::report::Tally;
+use super::saver::{self, Saver, Signal, signals};
+use super::{Found, Options, Outcome, Report, ReportedTask, Run, Servers, conduct};
+use crate::config::{DestinationSettings, OriginSettings};
+use crate::error::{Context, Error, Kind, Result};
+use crate::scope::Scope;
+use crate::store::{self, InfoStore, Lock};
+use crate::sync_info::{FORMAT, Meta, Operation, Role, SecretType, SyncInfo};
+use crate::time;
+use crate::vault::{Vault, VaultSettings};
+
+/// How many orphans a warning names.
+const NAMED_ORPHANS: usize = 3;
+
+/// A destination role: its settings, clients and stores.
+pub struct Destination {
+    settings: DestinationSettings,
+    /// The origin's data paths, where the config holds them.
+    origin_mounts: Vec<String>,
+    num_buckets: u16,
+    origin: Vault,
+    origin_store: InfoStore,
+    vault: Vault,
+    store: InfoStore,
+}
+
+/// What the planning found out, beside the plan.
+struct Planned {
+    plan: Plan,
+    rules: OriginRules,
+}
+
+impl Destination {
+    /// The role; nothing is contacted yet.
+    pub fn new(settings: DestinationSettings, origin: &OriginSettings, num_buckets: u16) -> Destination {
+        let origin_store = InfoStore::new(store::open(&origin.store), &origin.sync_path, Role::Origin);
+        let store = InfoStore::new(store::open(&settings.store), &settings.sync_path, Role::Destination);
+        Destination {
+            origin: Vault::new(VaultSettings {
+                connections: settings.num_workers,
+                ..origin.vault.clone()
+            }),
+            origin_mounts: origin.mounts.clone(),
+            vault: Vault::new(settings.vault.clone()),
+            settings,
+            num_buckets,
+            origin_store,
+            store,
+        }
+    }
+
+    /// The role's settings.
+    pub fn settings(&self) -> &DestinationSettings {
+        &self.settings
+    }
+
+    /// The origin's Vault, by this role's own client.
+    pub fn origin(&self) -> &Vault {
+        &self.origin
+    }
+
+    /// The origin's store, which is only read.
+    pub fn origin_store(&self) -> &InfoStore {
+        &self.origin_store
+    }
+
+    /// The destination's Vault.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// The destination's store.
+    pub fn store(&self) -> &InfoStore {
+        &self.store
+    }
+
+    /// Keeps other writers of this role's info away.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] if another one holds it until the scope ends.
+    pub fn lock(&self, scope: &Scope) -> Result<Lock> {
+        self.store.lock(scope)
+    }
+
+    /// The destination's data paths as configured; `None` if they are the origin's and only its sync info tells them.
+    pub fn mounts(&self) -> Option<&[String]> {
+        let configured = self.settings.mounts.as_deref();
+        configured.or(Some(&self.origin_mounts[..]).filter(|mounts| !mounts.is_empty()))
+    }
+
+    /// Looks at the destination's server and at what the token may do there.
+    ///
+    /// # Errors
+    /// Fatal where the configuration or a policy has to change.
+    pub fn place(&self, scope: &Scope, mounts: &[String]) -> Result<Place> {
+        let place = Place::look(&self.vault, scope, mounts)?;
+        let session = self.vault.within(scope);
+        ensure_rights(session, &place.data_paths, |engine, folder| {
+            engine.writing_rights(folder)
+        })?;
+        Ok(place)
+    }
+
+    /// Checks that the origin's token may read the secrets of the data paths in the origin's `meta`.
+    ///
+    /// # Errors
+    /// Fatal, naming what is missing.
+    pub fn ensure_origin_rights(&self, scope: &Scope, meta: &Meta) -> Result<()> {
+        let rights = OriginRules::new(meta)?.reading_rights();
+        ensure_held(self.origin.within(scope), rights)
+    }
+
+    /// Runs one cycle, against the origin's stored info, or against what a dry run has just found.
+    pub fn cycle(&self, scope: &Scope, options: Options, found: Option<&Found>) -> Report {
+        let scope = scope.within(self.settings.timeout);
+        let servers = Servers {
+            origin_vault: &self.origin,
+            destination_vault: Some(&self.vault),
+            stores: vec![&self.origin_store, &self.store],
+        };
+        let report = Report::begin(Role::Destination, &self.settings.name);
+        conduct(report, &scope, &servers, |run, report| {
+            self.work(run, options, report, found)
+        })
+    }
+
+    fn work(&self, run: &Run, options: Options, report: &mut Report, found: Option<&Found>) -> Result<Outcome> {
+        let context = || format!("destination {}", self.settings.name);
+        let place = self
+            .place(run.scope, &self.known_mounts(run, found)?)
+            .context(context)?;
+        let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
+        own.settle(&place, &self.settings, options.dry_run)?;
+        let Planned { mut plan, rules } = self.plan(&own, &place, options, found)?;
+        self.hold_back(run, &own, &mut plan, options)?;
+        if options.dry_run {
+            report.tasks = Some(tasks(&plan));
+            count_tasks(run.tally, &plan);
+        }
+        let unloaded = own.unloaded_counts();
+        let outcome = match options.dry_run {
+            true => Outcome::DryRun,
+            false => self.carry_out(run, (&own, &unloaded), (&place, &rules), plan)?,
+        };
+        self.report_orphans(run, &own);
+        run.tally
+            .paths
+            .store(unloaded.values().sum::<u64>() + own.info.paths(), Ordering::Relaxed);
+        Ok(outcome)
+    }
+
+    fn known_mounts(&self, run: &Run, found: Option<&Found>) -> Result<Vec<String>> {
+        let of = |meta: &Meta| meta.data_paths.iter().map(|data_path| data_path.path.clone()).collect();
+        match (self.mounts(), found) {
+            (Some(mounts), _) => Ok(mounts.to_vec()),
+            (None, Some(found)) => Ok(of(&found.meta)),
+            (None, None) => self
+                .origin_store
+                .consistent(run.scope, |snapshot| Ok(of(&snapshot.meta))),
+        }
+    }
+
+    fn plan(&self, own: &OwnInfo, place: &Place, options: Options, found: Option<&Found>) -> Result<Planned> {
+        let planner = Planner {
+            settings: &self.settings,
+            place,
+            info: &own.info,
+            load: &|n| own.load(n),
+            full: options.full,
+            prune: options.prune && !self.settings.ignore_deletes,
+        };
+        let plan = |origin: &OriginInfo| {
+            ensure_apart(origin.meta(), place)?;
+            Ok(Planned {
+                plan: planner.plan(origin)?,
+                rules: OriginRules::new(origin.meta())?,
+            })
+        };
+        match found {
+            Some(found) => plan(&OriginInfo::Found(found)),
+            None => {
+                let scope = own.scope();
+                self.origin_store
+                    .consistent(scope, |snapshot| plan(&OriginInfo::Stored(snapshot)))
+            }
+        }
+    }
+
+    /// Takes the deletes out of the plan that must not be carried out: all of them where they are not wanted at all, or
+    /// are suspiciously many.
+    fn hold_back(&self, run: &Run, own: &OwnInfo, plan: &mut Plan, options: Options) -> Result<()> {
+        let deletes = plan.deletes.len() as u64;
+        if self.settings.ignore_deletes {
+            plan.deletes.clear();
+            return Ok(());
+        }
+        if deletes == 0 || options.allow_mass_delete {
+            return Ok(());
+        }
+        let known = own.known()?;
+        if self.settings.max_deletes.exceeded(deletes, known) {
+            plan.deletes.clear();
+            Tally::add(&run.tally.held, deletes);
+            Tally::add(&run.tally.stuck, deletes);
+            let why = format!(
+                "{deletes} deletes are held back: more than maxDeletes allows of the {known} secrets known here; if they are \
+                 meant, run once with --allow-mass-delete (--dry-run lists them)"
+            );
+            run.warn(None, Error::new(Kind::Refused, why));
+        }
+        Ok(())
+    }
+
+    fn carry_out(
+        &self,
+        run: &Run,
+        (own, unloaded): (&OwnInfo, &BTreeMap<SecretType, u64>),
+        (place, rules): (&Place, &OriginRules),
+        plan: Plan,
+    ) -> Result<Outcome> {
+        let info = &own.info;
+        let meta = || self.meta(place, info, unloaded);
+        let mut stored = own.own.borrow_mut();
+        let stored = &mut *stored;
+        thread::scope(|threads| {
+            let (save, waiting) = signals();
+            let saver = Saver {
+                store: &self.store,
+                own: stored,
+                info,
+                meta: &meta,
+                has_checkpoints: true,
+            };
+            let saver = threads.spawn(move || saver.run(run, &waiting));
+            let execution = Execution {
+                run,
+                origin: &self.origin,
+                rules,
+                vault: &self.vault,
+                place,
+                info,
+                save: &save,
+                settings: &self.settings,
+                folders: Folders::default(),
+                done: AtomicU64::new(0),
+            };
+            let carried_out = execution.carry_out(plan);
+            if carried_out.is_ok() {
+                run.scope.send(&save, Signal::Whole);
+            }
+            drop(save);
+            // A save that failed is why the rest was stopped.
+            let saved = saver::outcome(saver)?;
+            carried_out.map(|()| saved)
+        })
+    }
+
+    fn report_orphans(&self, run: &Run, own: &OwnInfo) {
+        let places = own.orphans();
+        Tally::add(&run.tally.orphans, places.len() as u64);
+        if !places.is_empty() {
+            let named: Vec<&str> = places.iter().take(NAMED_ORPHANS).map(String::as_str).collect();
+            let why = format!(
+                "{} copies are kept that a change of rules left behind ({}{}); --prune removes them",
+                places.len(),
+                named.join(", "),
+                if places.len() > NAMED_ORPHANS { ", ..." } else { "" }
+            );
+            run.warn(None, Error::new(Kind::Refused, why));
+        }
+    }
+
+    fn meta(&self, place: &Place, info: &SyncInfo, unloaded: &BTreeMap<SecretType, u64>) -> Meta {
+        let mut counts = info.counts();
+        for (kind, count) in unloaded {
+            *counts.entry(*kind).or_default() += count;
+        }
+        Meta {
+            format: FORMAT,
+            role: Role::Destination,
+            name: self.settings.name.clone(),
+            cluster_id: place.cluster_id.clone(),
+            namespace: place.namespace.clone(),
+            data_paths: place.meta_data_paths(),
+            include: self.settings.filter.include().to_vec(),
+            exclude: self.settings.filter.exclude().to_vec(),
+            transforms: self.settings.transforms.rules().to_vec(),
+            counts,
+            saved_at: time::now(),
+        }
+    }
+}
+
+/// What a dry run would have done, in numbers.
+fn count_tasks(tally: &Tally, plan: &Plan) {
+    let of = |operation| plan.writes.iter().filter(|write| write.operation == operation).count() as u64;
+    Tally::add(&tally.added, of(Operation::Add));
+    Tally::add(&tally.updated, of(Operation::Update));
+    Tally::add(&tally.deleted, plan.deletes.len() as u64);
+}
+
+/// The plan as a dry run lists it.
+fn tasks(plan: &Plan) -> Vec<ReportedTask> {
+    let write = |write: &Write| ReportedTask {
+        operation: write.operation,
+        path: write.path.clone(),
+        destination: Some(write.place().to_string()),
+    };
+    let deletes = plan.deletes.iter().map(|delete| ReportedTask {
+        operation: Operation::Delete,
+        path: delete.path.clone(),
+        destination: Some(delete.place.clone()),
+    });
+    plan.writes.iter().map(write).chain(deletes).collect()
+}

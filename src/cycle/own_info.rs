@@ -1,0 +1,283 @@
+//! A destination's own sync info, loaded bucket by bucket as a cycle needs it, and made to fit rules and servers that
+//! have changed since it was saved.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use super::Run;
+use super::identity::Place;
+use super::plan::{is_unsynced, unsynced};
+use crate::config::DestinationSettings;
+use crate::engine;
+use crate::error::{Context, Error, Kind, Result, fail};
+use crate::scope::Scope;
+use crate::store::{InfoStore, Own, Stored};
+use crate::sync_info::{Bucket, Insight, Meta, SecretType, SyncInfo};
+use crate::time;
+use crate::transform::Transforms;
+
+/// The info and how much of it is in memory.
+pub struct OwnInfo<'a> {
+    store: &'a InfoStore,
+    run: &'a Run<'a>,
+    /// What was found in the store.
+    pub own: RefCell<Own>,
+    /// The buckets.
+    pub info: SyncInfo,
+    /// Counts of the buckets as they were when they were loaded.
+    loaded: RefCell<BTreeMap<SecretType, u64>>,
+    all_loaded: Cell<bool>,
+}
+
+impl<'a> OwnInfo<'a> {
+    /// Finds the info of the destination that `settings` describe, under `num_buckets`.
+    ///
+    /// # Errors
+    /// Fatal if the info belongs to another destination, or can't be used.
+    pub fn find(
+        store: &'a InfoStore,
+        run: &'a Run<'a>,
+        settings: &DestinationSettings,
+        num_buckets: u16,
+    ) -> Result<OwnInfo<'a>> {
+        let own = store.own(run.scope)?;
+        if let Some(meta) = own.meta.as_ref().filter(|meta| meta.name != settings.name) {
+            let why = format!(
+                "the sync info in {} is that of the destination {}, not of {}: give every destination a syncPath of its own, \
+                 or take back the change of name",
+                store.place(),
+                meta.name,
+                settings.name
+            );
+            return fail(Kind::Corrupt, why).map_err(Error::fatal);
+        }
+        let index = own.index.clone();
+        let mut found = OwnInfo {
+            store,
+            run,
+            info: index
+                .as_ref()
+                .map_or_else(|| SyncInfo::empty(num_buckets), SyncInfo::unloaded),
+            all_loaded: Cell::new(own.index.is_none()),
+            own: RefCell::new(own),
+            loaded: RefCell::default(),
+        };
+        let is_foreign = index.is_some() && found.own.borrow().meta.is_none();
+        if is_foreign {
+            log::info!(
+                "destination {}: taking over the sync info that another vsync wrote",
+                settings.name
+            );
+        }
+        let has_other_count = found.info.count() != num_buckets;
+        if is_foreign || has_other_count {
+            found.load_all()?;
+        }
+        if has_other_count {
+            log::info!(
+                "destination {}: from {} to {num_buckets} buckets",
+                settings.name,
+                found.info.count()
+            );
+            found.info = found.info.rebucket(num_buckets)?;
+        }
+        Ok(found)
+    }
+
+    /// Loads bucket `n` if it isn't yet. One that can't be read is taken as empty: its paths become adds, and are
+    /// adopted where equal.
+    ///
+    /// # Errors
+    /// If the store doesn't answer.
+    pub fn load(&self, n: usize) -> Result<()> {
+        if self.info.is_loaded(n) {
+            return Ok(());
+        }
+        let is_foreign = self.own.borrow().meta.is_none();
+        let bucket = match self.store.own_bucket(self.run.scope, &mut self.own.borrow_mut(), n)? {
+            Stored::Whole(bucket) => bucket,
+            Stored::Differing(bucket) => {
+                if !is_foreign {
+                    let why = format!("bucket {n} of its sync info is not as its index says; it is taken as it is");
+                    self.run.warn(None, Error::new(Kind::Corrupt, why));
+                }
+                bucket
+            }
+            Stored::Lost(why) => {
+                let why = format!("{why}; its paths are compared anew");
+                self.run.warn(None, Error::new(Kind::Corrupt, why));
+                Bucket::default()
+            }
+        };
+        let mut loaded = self.loaded.borrow_mut();
+        for (_, insight) in bucket.iter() {
+            *loaded.entry(insight.secret_type).or_default() += 1;
+        }
+        self.info.load(n, bucket)
+    }
+
+    /// Loads every bucket.
+    ///
+    /// # Errors
+    /// If the store doesn't answer.
+    pub fn load_all(&self) -> Result<()> {
+        if !self.all_loaded.replace(true) {
+            (0..usize::from(self.info.count())).try_for_each(|n| self.load(n))?;
+        }
+        Ok(())
+    }
+
+    /// The cycle's scope.
+    pub fn scope(&self) -> &Scope {
+        self.run.scope
+    }
+
+    /// How many paths the destination is known to hold. A number that guards deletes is counted, not taken on trust.
+    ///
+    /// # Errors
+    /// If the store doesn't answer.
+    pub fn known(&self) -> Result<u64> {
+        self.load_all()?;
+        Ok(self.info.paths())
+    }
+
+    /// How many paths of each type lie in buckets that are not loaded.
+    pub fn unloaded_counts(&self) -> BTreeMap<SecretType, u64> {
+        let own = self.own.borrow();
+        let Some(meta) = own.meta.as_ref().filter(|_| !self.all_loaded.get()) else {
+            return BTreeMap::new();
+        };
+        let loaded = self.loaded.borrow();
+        let less =
+            |(kind, count): (&SecretType, &u64)| (*kind, count.saturating_sub(loaded.get(kind).copied().unwrap_or(0)));
+        meta.counts.iter().map(less).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Copies that rule changes left behind. An entry that has one differs from the origin's, so its bucket is loaded.
+    pub fn orphans(&self) -> Vec<String> {
+        let mut places = Vec::new();
+        self.info
+            .for_each(|_, known| places.extend(known.orphans.iter().map(str::to_string)));
+        places
+    }
+
+    /// Makes the entries fit the server and the rules of today.
+    ///
+    /// What was copied to another server or mount was not copied to this one: the entry goes. What would lead to
+    /// another place today, or nowhere, stays where it is as an orphan. The changed entries are saved under the old
+    /// `meta` before anything else happens, since a cut-off save must never leave old entries under new rules.
+    ///
+    /// # Errors
+    /// If the store doesn't answer, or the old rules can't be understood.
+    pub fn settle(&self, place: &Place, settings: &DestinationSettings, dry_run: bool) -> Result<()> {
+        let Some(meta) = self.own.borrow().meta.clone() else {
+            return Ok(());
+        };
+        let changes = Changes::since(&meta, place, settings)?;
+        if self.own.borrow().index.is_none() || !changes.any() {
+            return Ok(());
+        }
+        self.load_all()?;
+        let mut changed = Vec::new();
+        self.info.for_each(|path, known| {
+            let now = changes.apply(path, known);
+            if now.as_ref() != Some(known) {
+                changed.push((path.to_string(), now));
+            }
+        });
+        if changed.is_empty() {
+            return Ok(());
+        }
+        log::warn!("destination {}: {}", settings.name, changes.describe(changed.len()));
+        for (path, now) in changed {
+            self.info.update(&path, |_| now)?;
+        }
+        if dry_run {
+            return Ok(());
+        }
+        let meta = Meta {
+            counts: self.info.counts(),
+            saved_at: time::now(),
+            ..meta
+        };
+        self.store
+            .save(self.run.scope, &mut self.own.borrow_mut(), &self.info, &meta)
+            .map(drop)
+    }
+}
+
+/// What is different from when the info was saved.
+struct Changes<'a> {
+    is_other_server: bool,
+    /// What paths in mounts that were made anew begin with.
+    remounted: Vec<String>,
+    old_transforms: Transforms,
+    has_new_rules: bool,
+    settings: &'a DestinationSettings,
+}
+
+impl<'a> Changes<'a> {
+    fn since(meta: &Meta, place: &Place, settings: &'a DestinationSettings) -> Result<Changes<'a>> {
+        let now = place.meta_data_paths();
+        let is_remounted = |then: &&crate::sync_info::MetaDataPath| {
+            now.iter()
+                .any(|now| now.mount == then.mount && now.mount_uuid != then.mount_uuid)
+        };
+        let prefix = |then: &crate::sync_info::MetaDataPath| {
+            engine::at_mount(then.secret_type, &then.mount).prefix().to_string()
+        };
+        let filter = &settings.filter;
+        Ok(Changes {
+            is_other_server: meta.cluster_id != place.cluster_id || meta.namespace != place.namespace,
+            remounted: meta.data_paths.iter().filter(is_remounted).map(prefix).collect(),
+            old_transforms: Transforms::new(meta.transforms.clone())
+                .context(|| "the transforms in the stored meta")
+                .map_err(Error::fatal)?,
+            has_new_rules: meta.transforms != settings.transforms.rules()
+                || meta.include != filter.include()
+                || meta.exclude != filter.exclude(),
+            settings,
+        })
+    }
+
+    fn any(&self) -> bool {
+        self.is_other_server || self.has_new_rules || !self.remounted.is_empty()
+    }
+
+    /// The entry as it is true today; `None` if nothing of it is.
+    fn apply(&self, path: &str, known: &Insight) -> Option<Insight> {
+        let is_lost =
+            |place: &str| self.is_other_server || self.remounted.iter().any(|prefix| place.starts_with(prefix));
+        let mut now = known.clone();
+        now.orphans = known
+            .orphans
+            .iter()
+            .filter(|place| !is_lost(place))
+            .map(Box::<str>::from)
+            .collect();
+        let old_place = self.old_transforms.apply(path);
+        if is_lost(&old_place) {
+            return (!now.orphans.is_empty()).then(|| unsynced(&now));
+        }
+        if is_unsynced(known) {
+            return (!now.orphans.is_empty()).then_some(now);
+        }
+        if self.settings.transforms.apply(path) != old_place {
+            now.orphans.insert(old_place);
+            return Some(unsynced(&now));
+        }
+        if !self.settings.filter.allows(path) {
+            now.orphans.insert(old_place);
+        }
+        Some(now)
+    }
+
+    fn describe(&self, entries: usize) -> String {
+        let what = match (self.is_other_server, self.remounted.is_empty()) {
+            (true, _) => "this is another Vault than the one that was synced before",
+            (false, false) => "a mount of the destination was made anew",
+            (false, true) => "transforms or filters have changed",
+        };
+        format!("{what}; {entries} entries of its sync info are settled anew")
+    }
+}
