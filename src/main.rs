@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use vsync::cli::{self, Parsed};
 use vsync::config;
@@ -12,6 +13,8 @@ use vsync::scope::{Scope, StopHandle};
 const USAGE: u8 = 2;
 /// Exit code for an interruption.
 const INTERRUPTED: u8 = 130;
+/// How long a stop may take.
+const STOP_LIMIT: Duration = Duration::from_millis(1900);
 
 fn main() -> ExitCode {
     match run() {
@@ -37,19 +40,31 @@ fn run() -> Result<u8> {
     vsync::logger::start(settings.log);
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let (stop, scope) = Scope::root();
-    stop_at_signal(stop)?;
+    stop_at_signal(stop, if invocation.once { INTERRUPTED } else { 0 })?;
     Ok(vsync::run(&invocation, settings, &scope))
 }
 
-/// The first signal stops the work cleanly, the second the process.
-fn stop_at_signal(stop: StopHandle) -> Result<()> {
+/// The first signal stops the work cleanly, the second the process. `code` is the exit code of a clean stop.
+fn stop_at_signal(stop: StopHandle, code: u8) -> Result<()> {
     let stop = Mutex::new(Some(stop));
     let handle = move || match stop.lock().ok().and_then(|mut stop| stop.take()) {
-        Some(stop) => stop.stop(),
+        Some(stop) => {
+            stop.stop();
+            exit_in_time(code);
+        }
         None => std::process::exit(i32::from(INTERRUPTED)),
     };
     let failed = |error: ctrlc::Error| Error::new(Kind::File, error.to_string());
     ctrlc::set_handler(handle)
         .map_err(failed)
         .context(|| "listen for signals")
+}
+
+/// A name look-up or a connection attempt can't be cut. By the time this strikes, writes in flight have had their
+/// second and nothing is saved any more, so that nothing is lost with the threads that still wait.
+fn exit_in_time(code: u8) {
+    std::thread::spawn(move || {
+        std::thread::sleep(STOP_LIMIT);
+        std::process::exit(i32::from(code));
+    });
 }

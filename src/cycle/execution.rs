@@ -65,8 +65,8 @@ impl Execution<'_> {
             occupied,
             refused,
         } = plan;
-        for (path, error) in refused {
-            self.run.failed(&path, error);
+        for (write, error) in refused {
+            self.not_written(&write, Some(error));
         }
         let workers = self.settings.num_workers;
         workers::run(
@@ -95,11 +95,15 @@ impl Execution<'_> {
                 Tally::add(counter, 1);
                 self.count_task();
             }
-            Ok(false) => Tally::add(&self.run.tally.stuck, u64::from(write.is_known)),
-            Err(error) => {
-                Tally::add(&self.run.tally.stuck, u64::from(write.is_known));
-                self.run.failed(&write.path, error);
-            }
+            Ok(false) => self.not_written(write, None),
+            Err(error) => self.not_written(write, Some(error)),
+        }
+    }
+
+    fn not_written(&self, write: &Write, error: Option<Error>) {
+        Tally::add(&self.run.tally.stuck, u64::from(write.is_known));
+        if let Some(error) = error {
+            self.run.failed(&write.path, error);
         }
     }
 

@@ -141,8 +141,8 @@ pub struct Plan {
     pub deletes: Vec<Delete>,
     /// Places that other paths of the origin's info lead to: deletes leave them alone.
     pub occupied: HashSet<String>,
-    /// Paths that are refused, with the reason.
-    pub refused: Vec<(Box<str>, Error)>,
+    /// Adds and updates that are refused, with the reason.
+    pub refused: Vec<(Write, Error)>,
 }
 
 /// Everything that the plan is made from.
@@ -368,7 +368,7 @@ impl Plan {
         for write in writes {
             match why_not(&write) {
                 None => self.writes.push(write),
-                Some(why) => self.refused.push((write.path, Error::new(Kind::Refused, why))),
+                Some(why) => self.refused.push((write, Error::new(Kind::Refused, why))),
             }
         }
     }

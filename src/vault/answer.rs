@@ -228,3 +228,93 @@ fn not_vault(reply: &Reply) -> String {
         reply.status
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: u16, body: &str) -> Reply {
+        Reply::new(status, body.as_bytes().to_vec(), &[])
+    }
+
+    #[test]
+    fn only_vaults_own_words_mean_absence() {
+        let absent = [r#"{"errors":[]}"#, "{\"errors\":[]}\n"];
+        for body in absent {
+            assert!(matches!(found(reply(404, body)), Ok(Found::Absent)), "{body}");
+        }
+        let deleted = r#"{"data":{"data":null,"metadata":{"version":3}}}"#;
+        assert!(matches!(found(reply(404, deleted)), Ok(Found::Deleted(_))));
+        for body in [
+            "",
+            "<html>not found</html>",
+            "404 page not found",
+            "{}",
+            "[]",
+            "null",
+            r#"{"errors":null}"#,
+            r#"{"errors":["no handler for route \"x\". route entry not found."]}"#,
+            r#"{"errors":["namespace not found"]}"#,
+            r#"{"data":null,"warnings":["Invalid path for a versioned K/V secrets engine."]}"#,
+            r#"{"errors":[]"#,
+        ] {
+            assert!(found(reply(404, body)).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_sorted_and_never_quoted() {
+        let errors = |text: &str| format!(r#"{{"errors":["{text}: hvs.SECRET"]}}"#);
+        for (status, body, kind) in [
+            (
+                400,
+                errors("check-and-set parameter did not match the current version"),
+                Kind::Conflict,
+            ),
+            (
+                400,
+                errors("refused JSON input due to high complexity: exceeded maximum number of strings"),
+                Kind::Refused,
+            ),
+            (400, errors("invalid role or secret ID"), Kind::BadToken),
+            (400, String::new(), Kind::Refused),
+            (403, errors("permission denied"), Kind::Denied),
+            (403, "<html>blocked hvs.SECRET</html>".to_string(), Kind::Protocol),
+            (404, errors("no handler for route"), Kind::Refused),
+            (405, errors("unsupported operation"), Kind::Refused),
+            (412, errors("required index state not present"), Kind::Limited),
+            (413, "too large hvs.SECRET".to_string(), Kind::Refused),
+            (429, errors("rate limit quota exceeded"), Kind::Limited),
+            (429, r#"{"errors":[]}"#.to_string(), Kind::Limited),
+            (
+                500,
+                errors("put failed due to value being too large; got 156 bytes"),
+                Kind::Refused,
+            ),
+            (500, errors("internal error"), Kind::Refused),
+            (501, errors("x"), Kind::Sealed),
+            (502, "<html>hvs.SECRET</html>".to_string(), Kind::Unreachable),
+            (503, errors("Vault is sealed"), Kind::Sealed),
+            (
+                503,
+                errors("API access to this namespace has been locked by an administrator"),
+                Kind::Sealed,
+            ),
+            (307, String::new(), Kind::Protocol),
+        ] {
+            let error = refusal(&reply(status, &body));
+            assert_eq!(error.kind(), kind, "{status} {body}: {error}");
+            assert!(!error.to_string().contains("SECRET"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_names_the_host_and_not_the_path() {
+        let location = [("location", "https://10.0.0.2:8200/v1/secret/data/hidden")];
+        let error = refusal(&Reply::new(307, Vec::new(), &location)).to_string();
+        assert!(
+            error.contains("https://10.0.0.2:8200") && !error.contains("hidden"),
+            "{error}"
+        );
+    }
+}

@@ -16,9 +16,6 @@ use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Method;
 use crate::secret::SecretString;
 
-/// For how long a token that looked itself up is taken to be alive: bounds the look-ups when many paths are denied.
-const KNOWN_ALIVE: Duration = Duration::from_secs(1);
-
 /// The token in use.
 #[derive(Default)]
 pub struct Held {
@@ -30,7 +27,7 @@ pub struct Held {
 /// What is known of the token's life.
 #[derive(Default)]
 struct Life {
-    seen_alive: Option<Instant>,
+    is_known: bool,
     renewable: bool,
     granted: Duration,
     /// `None`: not known yet, or it never expires.
@@ -41,7 +38,7 @@ impl Life {
     fn new(ttl_seconds: u64, renewable: bool) -> Life {
         let granted = Duration::from_secs(ttl_seconds);
         Life {
-            seen_alive: Some(Instant::now()),
+            is_known: true,
             renewable,
             granted,
             expires: (ttl_seconds > 0).then(|| Instant::now() + granted),
@@ -82,7 +79,7 @@ impl Session<'_> {
     pub fn log_in(&self) -> Result<()> {
         let token = self.token()?;
         let mut life = self.life();
-        if life.seen_alive.is_some() {
+        if life.is_known {
             return Ok(());
         }
         match self.look_up(&token)? {
@@ -147,9 +144,6 @@ impl Session<'_> {
         let mut life = self.life();
         if let Some(token) = self.held().filter(|token| token != used) {
             return Ok(Some(token));
-        }
-        if life.seen_alive.is_some_and(|seen| seen.elapsed() < KNOWN_ALIVE) {
-            return Ok(None);
         }
         if let Some(found) = self.look_up(used)? {
             *life = found;
