@@ -5,7 +5,12 @@ ARCH := $(firstword $(subst -, ,$(HOST)))
 MUSL := $(ARCH)-unknown-linux-musl
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: servers test lint static
+.PHONY: demo servers test lint static
+
+# Two real Vaults, and secrets that move from one to the other; under a minute after the first download.
+demo:
+	cargo build --locked --bin vsync
+	bao=$$(tests/servers.sh bao) && examples/demo.sh "$(TARGET_DIR)/debug/vsync" "$$bao"
 
 # Finds OpenBao and Consul for the tests, or installs them into .servers/.
 servers:

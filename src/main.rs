@@ -37,7 +37,7 @@ fn run() -> Result<u8> {
     let file = invocation.config_file.as_deref();
     let environment = config::environment()?;
     let (settings, warnings) = config::load(invocation.command.needs(), file, environment, &invocation.overrides)?;
-    vsync::logger::start(settings.log);
+    vsync::logger::start(settings.log, settings.name.clone());
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let (stop, scope) = Scope::root();
     stop_at_signal(stop, if invocation.once { INTERRUPTED } else { 0 })?;
