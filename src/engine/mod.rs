@@ -141,7 +141,7 @@ impl DataPath {
     pub fn resolve(session: Session, configured: &str) -> Result<DataPath> {
         let context = || format!("data path {configured}");
         let mount = session.mount_of(configured).map_err(|error| match error.kind() {
-            Kind::Denied => error.fatal(),
+            Kind::Denied | Kind::NotFound => error.fatal(),
             _ => error,
         });
         let mount = mount.context(context)?;

@@ -92,7 +92,7 @@ impl Session<'_> {
     /// The mount that holds the data path `path`.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when there is no such mount or the token sees nothing of it: Vault does not tell which.
+    /// [`Kind::NotFound`] when there is no such mount or the token sees nothing of it: Vault does not tell which.
     pub fn mount_of(&self, path: &str) -> Result<Mount> {
         let asked = format!("sys/internal/ui/mounts/{}", path.trim_end_matches('/'));
         match self.read(&asked)? {

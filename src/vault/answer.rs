@@ -155,7 +155,7 @@ const KNOWN: [(&str, Kind, &str); 18] = [
     ),
     (
         "preflight capability check",
-        Kind::Denied,
+        Kind::NotFound,
         "there is no such mount, or the token may see nothing below it",
     ),
 ];
