@@ -231,9 +231,12 @@ fn listen(problems: &Receiver<Problem>, stop: StopHandle) -> Heard {
             stop.take();
         }
         log_problem(&problem);
-        heard.failures += u64::from(problem.is_failure);
-        if heard.problems.len() < report::MOST_ERRORS && problem.error.kind() != Kind::Stopped {
-            heard.problems.push(problem);
+        let ends = level >= Level::Cycle;
+        heard.failures += u64::from(problem.is_failure && !ends);
+        if problem.error.kind() != Kind::Stopped && (ends || heard.problems.len() < report::MOST_ERRORS) {
+            // What ended the cycle is what the reader looks for first, and is never the one left out.
+            heard.problems.truncate(report::MOST_ERRORS - 1);
+            heard.problems.insert(if ends { 0 } else { heard.problems.len() }, problem);
         }
     }
     heard
