@@ -72,14 +72,14 @@ impl Execution<'_> {
         workers::run(
             self.run,
             workers,
-            |queue| queue.send_all(writes),
+            |queue| _ = queue.send_all(writes),
             |write| self.write(&write),
         );
         self.run.check()?;
         workers::run(
             self.run,
             workers,
-            |queue| queue.send_all(deletes),
+            |queue| _ = queue.send_all(deletes),
             |delete| self.delete(&delete, &occupied),
         );
         self.run.check()

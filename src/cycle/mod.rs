@@ -236,7 +236,9 @@ fn listen(problems: &Receiver<Problem>, stop: StopHandle) -> Heard {
         if problem.error.kind() != Kind::Stopped && (ends || heard.problems.len() < report::MOST_ERRORS) {
             // What ended the cycle is what the reader looks for first, and is never the one left out.
             heard.problems.truncate(report::MOST_ERRORS - 1);
-            heard.problems.insert(if ends { 0 } else { heard.problems.len() }, problem);
+            heard
+                .problems
+                .insert(if ends { 0 } else { heard.problems.len() }, problem);
         }
     }
     heard

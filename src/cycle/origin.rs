@@ -294,7 +294,12 @@ impl Previous {
     }
 }
 
-/// What is still to be sent. Paths go before folders, so that what waits stays small.
+/// Listings that are under way while there are still paths to look at: enough that these never run out.
+const LISTINGS_AHEAD: usize = 2;
+/// Paths that are sent before it is seen whether a listing has come in.
+const PATHS_AT_ONCE: usize = 256;
+
+/// What is still to be sent. Paths mostly go before folders, so that what waits stays small.
 struct Pending {
     folders: Vec<Job>,
     paths: Vec<Job>,
@@ -313,10 +318,13 @@ impl Pending {
         }
     }
 
-    fn next(&mut self) -> Option<Job> {
-        let job = self.paths.pop().or_else(|| self.folders.pop())?;
-        self.listing += usize::from(matches!(job, Job::List(..)));
-        Some(job)
+    fn next(&mut self) -> Vec<Job> {
+        let is_folders_turn = self.paths.is_empty() || self.listing < LISTINGS_AHEAD;
+        if let Some(folder) = self.folders.pop_if(|_| is_folders_turn) {
+            self.listing += 1;
+            return vec![folder];
+        }
+        self.paths.split_off(self.paths.len().saturating_sub(PATHS_AT_ONCE))
     }
 }
 
@@ -332,10 +340,11 @@ fn feed(run: &Run, queue: &Queue<Job>, data_paths: &[DataPath], listings: &Recei
         while let Ok(listed) = listings.try_recv() {
             pending.take(listed);
         }
-        let goes_on = match pending.next() {
-            Some(job) => queue.send(job),
-            None if pending.listing == 0 => false,
-            None => run.scope.receive(listings).map(|listed| pending.take(listed)).is_some(),
+        let jobs = pending.next();
+        let goes_on = match (jobs.is_empty(), pending.listing) {
+            (false, _) => queue.send_all(jobs),
+            (true, 0) => false,
+            (true, _) => run.scope.receive(listings).map(|listed| pending.take(listed)).is_some(),
         };
         if !goes_on {
             return;

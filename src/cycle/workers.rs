@@ -1,4 +1,6 @@
 //! The worker pool: one sender, a bounded queue, and threads that are joined by whoever started them.
+//!
+//! Jobs travel in small batches: handed over one by one, waking a thread costs more than what vsync does with most jobs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -8,23 +10,28 @@ use crossbeam_channel::{Sender, bounded};
 use super::Run;
 use crate::error::{Error, Kind};
 
+/// The most jobs that one worker takes at once.
+const BATCH: usize = 16;
+
 /// Where the sender puts jobs.
 pub struct Queue<'a, J> {
     run: &'a Run<'a>,
-    jobs: Sender<J>,
+    jobs: Sender<Vec<J>>,
+    workers: usize,
 }
 
 impl<J> Queue<'_, J> {
-    /// Hands a job to the next free worker; `false` if the cycle has ended.
-    pub fn send(&self, job: J) -> bool {
-        self.run.check().is_ok() && self.run.scope.send(&self.jobs, job)
-    }
-
-    /// Hands out jobs until there are no more, or the cycle has ended.
-    pub fn send_all(&self, jobs: Vec<J>) {
-        for job in jobs {
-            if !self.send(job) {
-                return;
+    /// Hands out `jobs`, as evenly as few of them allow; `false` if the cycle has ended.
+    pub fn send_all(&self, jobs: impl IntoIterator<Item = J, IntoIter: ExactSizeIterator>) -> bool {
+        let mut jobs = jobs.into_iter();
+        loop {
+            let size = (jobs.len() / (2 * self.workers)).clamp(1, BATCH);
+            let batch: Vec<J> = jobs.by_ref().take(size).collect();
+            if batch.is_empty() {
+                return true;
+            }
+            if self.run.check().is_err() || !self.run.scope.send(&self.jobs, batch) {
+                return false;
             }
         }
     }
@@ -33,14 +40,14 @@ impl<J> Queue<'_, J> {
 /// Calls `work` with every job that `feed` sends, on `workers` threads, and returns when all have ended. A worker that
 /// panics ends the cycle; the caller finds that out from [`Run::check`].
 pub fn run<J: Send>(run: &Run, workers: usize, feed: impl FnOnce(&Queue<J>) + Send, work: impl Fn(J) + Sync) {
-    let (jobs, waiting) = bounded(2 * workers);
+    let (jobs, waiting) = bounded::<Vec<J>>(2 * workers);
     thread::scope(|threads| {
         for _ in 0..workers {
             let (waiting, work) = (waiting.clone(), &work);
             threads.spawn(move || {
                 let working = || {
-                    while let Some(job) = run.scope.receive(&waiting) {
-                        work(job);
+                    while let Some(batch) = run.scope.receive(&waiting) {
+                        batch.into_iter().take_while(|_| run.check().is_ok()).for_each(work);
                     }
                 };
                 if catch_unwind(AssertUnwindSafe(working)).is_err() {
@@ -50,6 +57,6 @@ pub fn run<J: Send>(run: &Run, workers: usize, feed: impl FnOnce(&Queue<J>) + Se
         }
         // Were it kept, a queue whose workers have all panicked would never be seen to be closed.
         drop(waiting);
-        threads.spawn(move || feed(&Queue { run, jobs }));
+        threads.spawn(move || feed(&Queue { run, jobs, workers }));
     });
 }
