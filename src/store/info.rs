@@ -13,7 +13,7 @@ use crate::scope::Scope;
 use crate::sync_info::{Bucket, Hash, Index, Meta, Role, SyncInfo};
 
 /// How often the other end's info is read again when it is being saved at the same moment.
-const READS: u32 = 6;
+const READS: u32 = 8;
 /// The pause before the second read; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The share of a bucket's limit that a suggested bucket count leaves free, so that it serves for a while.
@@ -118,19 +118,17 @@ impl InfoStore {
     /// # Errors
     /// [`Kind::NotFound`] if there is no info yet; [`Kind::Corrupt`] if it can't be read, or stays inconsistent.
     pub fn consistent<T>(&self, scope: &Scope, mut look: impl FnMut(&Snapshot) -> Result<T>) -> Result<T> {
-        let mut pause = FIRST_PAUSE;
-        for read in 1.. {
-            let found = self.snapshot(scope).and_then(|snapshot| look(&snapshot));
-            match found {
-                Err(error) if error.kind() == Kind::Conflict && read < READS => {}
+        let (mut pause, mut reads) = (FIRST_PAUSE, 1);
+        loop {
+            match self.snapshot(scope).and_then(|snapshot| look(&snapshot)) {
+                Err(error) if error.kind() == Kind::Conflict && reads < READS => {}
                 outcome => return outcome,
             }
             if !scope.sleep(pause) {
                 scope.check()?;
             }
-            pause *= 2;
+            (pause, reads) = (2 * pause, reads + 1);
         }
-        unreachable!("the loop above returns at its last turn")
     }
 
     fn snapshot<'a>(&'a self, scope: &'a Scope) -> Result<Snapshot<'a>> {
