@@ -111,7 +111,7 @@ pub const FLAGS: &[Flag] = &[
         ..flag(FlagId::Output, "output", ALL, "what goes to stdout: text or json (default text)") },
     flag(FlagId::AllowMassDelete, "allow-mass-delete", CYCLES, "allow more deletes than maxDeletes, and data paths that became empty"),
     flag(FlagId::Full, "full", COPIES, "trust nothing known about the destinations: compare every secret"),
-    flag(FlagId::Prune, "prune", COPIES, "remove what a rule no longer covers from the destinations"),
+    flag(FlagId::Prune, "prune", COPIES, "remove the copies that a change of rules left behind at the destinations"),
     Flag { short: Some('V'), ..flag(FlagId::Version, "version", ALL, "print the version") },
     Flag { short: Some('h'), ..flag(FlagId::Help, "help", ALL, "print help, of a command where one is given") },
 ];

@@ -87,7 +87,7 @@ impl Session<'_> {
                 *life = found;
                 Ok(())
             }
-            None => fail(Kind::BadToken, self.refused_token()),
+            None => Err(self.lost_token()),
         }
     }
 
@@ -149,8 +149,8 @@ impl Session<'_> {
             *life = found;
             return Ok(None);
         }
-        self.log_in_anew(&mut life)?
-            .map_or_else(|| fail(Kind::BadToken, self.refused_token()), |fresh| Ok(Some(fresh)))
+        let fresh = self.log_in_anew(&mut life)?;
+        fresh.map_or_else(|| Err(self.lost_token()), |fresh| Ok(Some(fresh)))
     }
 
     /// A token other than the one in use, where the login can give one.
@@ -192,6 +192,10 @@ impl Session<'_> {
                 ),
                 _ => error,
             })
+            .map_err(|error| match error.kind() {
+                Kind::BadToken => self.as_lasting(error),
+                _ => error,
+            })
             .context(context)?;
         let auth = auth(&reply.body).context(context)?;
         let life = Life::new(auth.lease_duration, auth.renewable);
@@ -222,16 +226,27 @@ impl Session<'_> {
         self.vault.held.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refused_token(&self) -> String {
+    /// The error for a token that the server refuses. What the configuration holds will be refused at every tick; a
+    /// file may be written anew.
+    fn lost_token(&self) -> Error {
         let source = match &self.vault.settings.login {
             Login::Token(_) => "the configured token".to_string(),
             Login::TokenFile(path) => format!("the token in {}", path.display()),
             Login::AppRole(_) => "the token of the AppRole login".to_string(),
         };
-        format!(
+        let why = format!(
             "{} refuses {source}: wrong, expired or revoked, or not allowed to read auth/token/lookup-self",
             self.vault.http.address()
-        )
+        );
+        self.as_lasting(Error::new(Kind::BadToken, why))
+    }
+
+    fn as_lasting(&self, error: Error) -> Error {
+        match &self.vault.settings.login {
+            Login::Token(_) => error.fatal(),
+            Login::AppRole(role) if !matches!(role.secret_id, Some(SecretSource::File(_))) => error.fatal(),
+            Login::AppRole(_) | Login::TokenFile(_) => error,
+        }
     }
 }
 
