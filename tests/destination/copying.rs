@@ -58,6 +58,18 @@ fn the_first_sync_copies_data_exactly_and_remembers_the_origins_insights() {
 }
 
 #[test]
+fn a_secret_that_holds_null_is_copied_as_it_is() {
+    let pair = Pair::new();
+    pair.origin.put_raw("null", br#"{"data":null}"#);
+    expect(&pair.sync(), 0, "saved", &[("added", 1), ("failed", 0)]);
+    same("data", pair.destination.get("null"), Some(Value::Null));
+    pair.lose_info();
+    expect(&pair.sync(), 0, "saved", &[("added", 1)]);
+    same("adopted", pair.destination.version("null"), Some(1));
+    expect(&pair.sync(), 0, "unchanged", &[]);
+}
+
+#[test]
 fn a_run_without_changes_reads_no_secret_and_writes_nothing() {
     let pair = Pair::new();
     pair.seed_and_sync(&["a", "b/c", "b/d", "e/f/g"]);
