@@ -5,6 +5,8 @@
 //! the product's code.
 
 mod copying;
+mod deletes;
+mod races;
 mod writes;
 
 use std::collections::BTreeMap;
