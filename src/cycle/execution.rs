@@ -136,7 +136,8 @@ impl Execution<'_> {
             read
         };
         self.info.update(&write.path, |known| {
-            let orphans = known.map(|known| known.orphans).unwrap_or_default();
+            let mut orphans = known.map(|known| known.orphans).unwrap_or_default();
+            orphans.remove(place);
             Some(Insight { orphans, ..insight })
         })?;
         Ok(true)
