@@ -63,11 +63,8 @@ impl Execution<'_> {
             writes,
             deletes,
             occupied,
-            refused,
+            ..
         } = plan;
-        for (path, error) in refused {
-            self.run.failed(&path, error);
-        }
         let workers = self.settings.num_workers;
         workers::run(
             self.run,

@@ -363,6 +363,18 @@ impl Planner<'_> {
 }
 
 impl Plan {
+    /// How many copies the deletes would remove. Where another path holds the place nothing is removed but an entry.
+    pub fn deletes_of_copies(&self) -> u64 {
+        let removes = |delete: &&Delete| !self.occupied.contains(&delete.place);
+        self.deletes.iter().filter(removes).count() as u64
+    }
+
+    /// Takes out the deletes that would remove a copy.
+    pub fn spare_copies(&mut self) {
+        let Plan { deletes, occupied, .. } = self;
+        deletes.retain(|delete| occupied.contains(&delete.place));
+    }
+
     fn refuse_where(&mut self, why_not: impl Fn(&Write) -> Option<String>) {
         let writes = std::mem::take(&mut self.writes);
         for write in writes {

@@ -168,3 +168,43 @@ fn a_secret_moved_under_a_transform_survives_at_its_place() {
     pair.sync();
     same("deleted now", pair.versions(&["same", "changed"]), [None, Some(2)]);
 }
+
+#[test]
+fn many_secrets_moved_under_a_transform_are_no_mass_deletion() {
+    for ignores_deletes in [false, true] {
+        let mut pair = folded();
+        pair.configure_destination("ignoreDeletes", json!(ignores_deletes));
+        let keys: Vec<String> = (0..14).map(|n| n.to_string()).collect();
+        for key in &keys {
+            pair.origin.put(&format!("old/{key}"), json!({"v": key}));
+        }
+        pair.sync().expect_code(0);
+        for key in &keys {
+            pair.origin.delete(&format!("old/{key}"));
+            pair.origin.put(&format!("new/{key}"), json!({"v": key}));
+        }
+        let output = pair.sync();
+        expect(
+            &output,
+            0,
+            "saved",
+            &[("added", 14), ("held", 0), ("failed", 0), ("paths", 14)],
+        );
+        same("deletes sent", pair.at_destination.count("DELETE "), 0);
+        assert!(
+            pair.known().iter().all(|key| key.starts_with("new/")),
+            "{:?}",
+            pair.known()
+        );
+        // Nothing is left that would still think the places its own.
+        pair.origin.undelete("old/3", &[1]);
+        let output = pair.sync();
+        expect(&output, 3, "partial", &[("failed", 1)]);
+        expect_problem(
+            &output,
+            &pair.origin.data_path("old/3"),
+            &["new/3", "synced there already"],
+        );
+        assert!(keys.iter().all(|key| pair.destination.version(key) == Some(1)));
+    }
+}

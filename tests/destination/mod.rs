@@ -6,6 +6,7 @@
 
 mod copying;
 mod deletes;
+mod guards;
 mod orphans;
 mod races;
 mod writes;
