@@ -298,6 +298,7 @@ impl Destination {
             transforms: self.settings.transforms.rules().to_vec(),
             counts,
             saved_at: time::now(),
+            checkpoint: false,
         }
     }
 }

@@ -159,6 +159,54 @@ fn where_deletes_are_ignored_paths_stay_known_and_nothing_is_held() {
 }
 
 #[test]
+fn a_long_cycle_that_is_killed_has_saved_what_it_copied() {
+    let mut pair = Pair::new();
+    pair.configure(|config| {
+        config["origin"]["numWorkers"] = json!(4);
+        config["destinations"][0]["numWorkers"] = json!(4);
+    });
+    let keys: Vec<String> = (0..1250).map(|n| format!("f{}/s{n}", n % 9)).collect();
+    std::thread::scope(|threads| {
+        for share in keys.chunks(320) {
+            let origin = &pair.origin;
+            threads.spawn(move || share.iter().for_each(|key| drop(origin.put(key, json!({ "v": key })))));
+        }
+    });
+    pair.run_origin();
+    let last = pair.at_destination.when(pair.there("POST", ""), Action::Hold);
+    pair.at_destination
+        .when_first(1200, pair.there("POST", ""), Action::Forward);
+    let running = pair.vsync().args(["destination", "--once"]).spawn();
+    last.wait_until_held(4);
+    let index = pair.key("index");
+    wait::until("the checkpoint is saved", wait::SOON, || {
+        consul::shared().get(&index).is_some()
+    });
+    running.kill();
+    drop(running);
+    pair.at_destination.close_connections();
+    last.release();
+
+    let known = pair.known();
+    assert!((1000..=1200).contains(&known.len()), "{}", known.len());
+    for key in known.iter().step_by(50) {
+        same(key, pair.destination.version(key), Some(1));
+    }
+    pair.forget_requests();
+    let left = (1250 - known.len()) as u64;
+    expect(
+        &pair.run_destination(),
+        0,
+        "saved",
+        &[("added", left), ("paths", 1250), ("failed", 0)],
+    );
+    let reads = pair.at_origin.count(pair.here("GET", ""));
+    assert!(reads as u64 == left, "{reads} reads for {left} secrets");
+    same("info", pair.info(), pair.info_of("origin"));
+    assert!(keys.iter().all(|key| pair.destination.version(key) == Some(1)));
+}
+
+#[test]
 fn a_cycle_that_is_cut_off_saves_nothing() {
     for (how, code, result) in [("TERM", 130, "aborted"), ("timeout", 1, "timeout")] {
         let mut pair = Pair::new();
