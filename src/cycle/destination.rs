@@ -142,9 +142,16 @@ impl Destination {
         let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
         own.settle(&place, &self.settings, options.dry_run)?;
         let Planned { mut plan, rules } = self.plan(&own, &place, options, found)?;
+        for (write, error) in plan.refused.drain(..) {
+            Tally::add(&run.tally.stuck, u64::from(write.is_known));
+            run.failed(&write.path, error);
+        }
+        if self.settings.ignore_deletes {
+            plan.spare_copies();
+        }
+        report.tasks = options.dry_run.then(|| tasks(&plan));
         self.hold_back(run, &own, &mut plan, options)?;
         if options.dry_run {
-            report.tasks = Some(tasks(&plan));
             count_tasks(run.tally, &plan);
         }
         let unloaded = own.unloaded_counts();
@@ -196,20 +203,15 @@ impl Destination {
         }
     }
 
-    /// Takes the deletes out of the plan that must not be carried out: all of them where they are not wanted at all, or
-    /// are suspiciously many.
+    /// Takes the deletes out of the plan if they are suspiciously many.
     fn hold_back(&self, run: &Run, own: &OwnInfo, plan: &mut Plan, options: Options) -> Result<()> {
-        let deletes = plan.deletes.len() as u64;
-        if self.settings.ignore_deletes {
-            plan.deletes.clear();
-            return Ok(());
-        }
+        let deletes = plan.deletes_of_copies();
         if deletes == 0 || options.allow_mass_delete {
             return Ok(());
         }
         let known = own.known()?;
         if self.settings.max_deletes.exceeded(deletes, known) {
-            plan.deletes.clear();
+            plan.spare_copies();
             Tally::add(&run.tally.held, deletes);
             Tally::add(&run.tally.stuck, deletes);
             let why = format!(
@@ -297,6 +299,7 @@ impl Destination {
             transforms: self.settings.transforms.rules().to_vec(),
             counts,
             saved_at: time::now(),
+            checkpoint: false,
         }
     }
 }

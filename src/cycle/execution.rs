@@ -63,11 +63,8 @@ impl Execution<'_> {
             writes,
             deletes,
             occupied,
-            refused,
+            ..
         } = plan;
-        for (write, error) in refused {
-            self.not_written(&write, Some(error));
-        }
         let workers = self.settings.num_workers;
         workers::run(
             self.run,
@@ -140,7 +137,8 @@ impl Execution<'_> {
             read
         };
         self.info.update(&write.path, |known| {
-            let orphans = known.map(|known| known.orphans).unwrap_or_default();
+            let mut orphans = known.map(|known| known.orphans).unwrap_or_default();
+            orphans.remove(place);
             Some(Insight { orphans, ..insight })
         })?;
         Ok(true)

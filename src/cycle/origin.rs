@@ -273,6 +273,7 @@ impl Origin {
             transforms: Vec::new(),
             counts: info.counts(),
             saved_at: time::now(),
+            checkpoint: false,
         }
     }
 }

@@ -70,7 +70,9 @@ impl<'a> OwnInfo<'a> {
             );
         }
         let has_other_count = found.info.count() != num_buckets;
-        if is_foreign || has_other_count {
+        // A cycle that was cut off after a checkpoint left counts that may be too low.
+        let is_checkpoint = found.own.borrow().meta.as_ref().is_some_and(|meta| meta.checkpoint);
+        if is_foreign || has_other_count || is_checkpoint {
             found.load_all()?;
         }
         if has_other_count {

@@ -213,10 +213,11 @@ impl Planner<'_> {
         Ok(plan)
     }
 
-    /// Takes a copy that was left behind for the real one again where the rules lead there again, and compares.
+    /// Compares a bucket with the origin's. A copy that was left behind and that the rules lead to again may have been
+    /// changed meanwhile, or taken over by another path: it is as good as new, and is adopted if it is as it should be.
     fn settle_and_compare(&self, n: usize, theirs: &Bucket) -> Result<Vec<Task>> {
         let is_back = |path: &str, known: &Insight| {
-            !known.orphans.is_empty()
+            !is_unsynced(known)
                 && theirs.contains(path)
                 && self.settings.filter.allows(path)
                 && known.orphans.contains(&self.settings.transforms.apply(path))
@@ -226,13 +227,7 @@ impl Planner<'_> {
             back.map(|(path, _)| path.to_string()).collect()
         })?;
         for path in back {
-            let place = self.settings.transforms.apply(&path);
-            self.info.update(&path, |known| {
-                known.map(|mut known| {
-                    known.orphans.remove(&place);
-                    known
-                })
-            })?;
+            self.info.update(&path, |known| known.as_ref().map(unsynced))?;
         }
         self.info.with_bucket(n, |ours| match self.full {
             false => compare(theirs, ours),
@@ -282,15 +277,20 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// What the rules lead to again is no orphan any more: it is written, or its delete is confirmed first.
     fn prune_orphans(&self, plan: &mut Plan) {
+        let mut led: HashMap<&str, &str> = plan.writes.iter().map(|write| (&*write.path, write.place())).collect();
+        led.extend(plan.deletes.iter().map(|delete| (&*delete.path, &*delete.place)));
+        let mut pruned = Vec::new();
         self.info.for_each(|path, known| {
-            let orphan = |place: &str| Delete {
+            let left_behind = known.orphans.iter().filter(|place| led.get(path) != Some(place));
+            pruned.extend(left_behind.map(|place| Delete {
                 path: path.into(),
                 place: place.to_string(),
                 reason: Reason::Pruned,
-            };
-            plan.deletes.extend(known.orphans.iter().map(orphan));
+            }));
         });
+        plan.deletes.extend(pruned);
     }
 
     /// A path that leads out of the destination's data paths, or into the origin's own, is refused by name.
@@ -363,6 +363,18 @@ impl Planner<'_> {
 }
 
 impl Plan {
+    /// How many copies the deletes would remove. Where another path holds the place nothing is removed but an entry.
+    pub fn deletes_of_copies(&self) -> u64 {
+        let removes = |delete: &&Delete| !self.occupied.contains(&delete.place);
+        self.deletes.iter().filter(removes).count() as u64
+    }
+
+    /// Takes out the deletes that would remove a copy.
+    pub fn spare_copies(&mut self) {
+        let Plan { deletes, occupied, .. } = self;
+        deletes.retain(|delete| occupied.contains(&delete.place));
+    }
+
     fn refuse_where(&mut self, why_not: impl Fn(&Write) -> Option<String>) {
         let writes = std::mem::take(&mut self.writes);
         for write in writes {

@@ -41,11 +41,12 @@ struct VersionState<'a> {
     destroyed: bool,
 }
 
-/// The answer to a data read: the secret with the metadata of the version read.
+/// The answer to a data read: the secret with the metadata of the version read. The data may be `null`, since a secret
+/// can be written so; that it is deleted is told by the status.
 #[derive(Deserialize)]
 struct Read<'a> {
     #[serde(borrow)]
-    data: Option<&'a RawValue>,
+    data: &'a RawValue,
     #[serde(borrow)]
     metadata: ReadVersion<'a>,
 }
@@ -75,7 +76,7 @@ impl Kv2 {
         match session.read(path)? {
             Found::Live(reply) => {
                 let read: Read = data(&reply)?;
-                Ok((read.data.map(|data| Secret(data.to_owned())), read.metadata.version))
+                Ok((Some(Secret(read.data.to_owned())), read.metadata.version))
             }
             Found::Deleted(reply) => Ok((None, data::<Read>(&reply)?.metadata.version)),
             Found::Absent => Ok((None, 0)),
@@ -127,11 +128,8 @@ impl Engine for Kv2 {
             Found::Deleted(_) | Found::Absent => return Ok(Fetched::Gone),
         };
         let read: Read = data(&reply)?;
-        let Some(secret) = read.data else {
-            return Ok(Fetched::Gone);
-        };
         let insight = Insight::new(read.metadata.version, &*read.metadata.created_time, SecretType::KvV2);
-        Ok(Fetched::Live(Secret(secret.to_owned()), insight))
+        Ok(Fetched::Live(Secret(read.data.to_owned()), insight))
     }
 
     fn store(&self, session: Session, path: &str, secret: &Secret, expected: Expected) -> Result<Stored> {

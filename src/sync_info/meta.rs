@@ -63,6 +63,9 @@ pub struct Meta {
     pub counts: BTreeMap<SecretType, u64>,
     /// When the info was saved, by the clock of the machine that saved it.
     pub saved_at: String,
+    /// Saved in the middle of a cycle: the counts were those of a moment before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpoint: bool,
 }
 
 /// A data path and the mount that it led to.
@@ -144,6 +147,7 @@ mod tests {
             transforms: Vec::new(),
             counts: BTreeMap::from([(SecretType::KvV2, 3)]),
             saved_at: "2026-11-21T10:00:00.000Z".into(),
+            checkpoint: false,
         }
     }
 
