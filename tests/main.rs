@@ -11,4 +11,5 @@
 
 mod common;
 mod origin;
+mod origin_rules;
 mod selfcheck;
