@@ -11,5 +11,8 @@
 
 mod common;
 mod origin;
+mod origin_ends;
 mod origin_rules;
 mod selfcheck;
+mod stores;
+mod stores_writers;

@@ -147,7 +147,7 @@ impl Destination {
             report.tasks = Some(tasks(&plan));
             count_tasks(run.tally, &plan);
         }
-        let unloaded = own.unloaded_counts();
+        let unloaded = own.unloaded_counts()?;
         let outcome = match options.dry_run {
             true => Outcome::DryRun,
             false => self.carry_out(run, (&own, &unloaded), (&place, &rules), plan)?,
