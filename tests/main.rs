@@ -11,4 +11,9 @@
 
 mod common;
 mod destination;
+mod origin;
+mod origin_ends;
+mod origin_rules;
 mod selfcheck;
+mod stores;
+mod stores_writers;

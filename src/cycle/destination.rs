@@ -154,7 +154,7 @@ impl Destination {
         if options.dry_run {
             count_tasks(run.tally, &plan);
         }
-        let unloaded = own.unloaded_counts();
+        let unloaded = own.unloaded_counts()?;
         let outcome = match options.dry_run {
             true => Outcome::DryRun,
             false => self.carry_out(run, (&own, &unloaded), (&place, &rules), plan)?,

@@ -82,13 +82,15 @@ impl Run<'_> {
         self.scope.check()
     }
 
-    /// Reports that `path` could not be synced, or that the cycle can't go on if the error reaches that far.
+    /// Reports that `path` could not be synced, or that the cycle can't go on if the error reaches that far: then it
+    /// is no secret's failure.
     fn failed(&self, path: &str, error: Error) {
         let level = reach(error.kind());
+        let error = error.raised(level);
         self.report(Problem {
             path: Some(path.into()),
-            error: error.raised(level),
-            is_failure: true,
+            is_failure: error.level() == Level::Warn,
+            error,
         });
     }
 

@@ -27,6 +27,8 @@ pub struct OwnInfo<'a> {
     /// Counts of the buckets as they were when they were loaded.
     loaded: RefCell<BTreeMap<SecretType, u64>>,
     all_loaded: Cell<bool>,
+    /// Whether a bucket was not as its index says: then neither need the counts in `meta` be.
+    is_damaged: Cell<bool>,
 }
 
 impl<'a> OwnInfo<'a> {
@@ -59,6 +61,7 @@ impl<'a> OwnInfo<'a> {
                 .as_ref()
                 .map_or_else(|| SyncInfo::empty(num_buckets), SyncInfo::unloaded),
             all_loaded: Cell::new(own.index.is_none()),
+            is_damaged: Cell::new(false),
             own: RefCell::new(own),
             loaded: RefCell::default(),
         };
@@ -99,6 +102,7 @@ impl<'a> OwnInfo<'a> {
         let bucket = match self.store.own_bucket(self.run.scope, &mut self.own.borrow_mut(), n)? {
             Stored::Whole(bucket) => bucket,
             Stored::Differing(bucket) => {
+                self.is_damaged.set(true);
                 if !is_foreign {
                     let why = format!("bucket {n} of its sync info is not as its index says; it is taken as it is");
                     self.run.warn(None, Error::new(Kind::Corrupt, why));
@@ -106,6 +110,7 @@ impl<'a> OwnInfo<'a> {
                 bucket
             }
             Stored::Lost(why) => {
+                self.is_damaged.set(true);
                 let why = format!("{why}; its paths are compared anew");
                 self.run.warn(None, Error::new(Kind::Corrupt, why));
                 Bucket::default()
@@ -143,16 +148,23 @@ impl<'a> OwnInfo<'a> {
         Ok(self.info.paths())
     }
 
-    /// How many paths of each type lie in buckets that are not loaded.
-    pub fn unloaded_counts(&self) -> BTreeMap<SecretType, u64> {
+    /// How many paths of each type lie in buckets that are not loaded. Where the stored counts may be wrong, the rest
+    /// is loaded and counted.
+    ///
+    /// # Errors
+    /// If the store doesn't answer.
+    pub fn unloaded_counts(&self) -> Result<BTreeMap<SecretType, u64>> {
+        if self.is_damaged.get() {
+            self.load_all()?;
+        }
         let own = self.own.borrow();
         let Some(meta) = own.meta.as_ref().filter(|_| !self.all_loaded.get()) else {
-            return BTreeMap::new();
+            return Ok(BTreeMap::new());
         };
         let loaded = self.loaded.borrow();
         let less =
             |(kind, count): (&SecretType, &u64)| (*kind, count.saturating_sub(loaded.get(kind).copied().unwrap_or(0)));
-        meta.counts.iter().map(less).filter(|(_, count)| *count > 0).collect()
+        Ok(meta.counts.iter().map(less).filter(|(_, count)| *count > 0).collect())
     }
 
     /// Copies that rule changes left behind. An entry that has one differs from the origin's, so its bucket is loaded.

@@ -209,7 +209,12 @@ impl Http {
             self.resolver.forget();
             match scope.done() {
                 Some(Done::Stopped) => Error::new(Kind::Stopped, "stopped"),
-                _ => self.explain(&error, scope, request),
+                // However the cut of a request at the deadline looks from here, the deadline is its cause.
+                Some(Done::TimedOut) => Error::new(
+                    Kind::Timeout,
+                    format!("no answer from {} before the cycle's time limit", self.settings.address),
+                ),
+                None => self.explain(&error, request),
             }
         })
     }
@@ -231,14 +236,10 @@ impl Http {
         }
     }
 
-    fn explain(&self, error: &ureq::Error, scope: &Scope, request: &Request) -> Error {
+    fn explain(&self, error: &ureq::Error, request: &Request) -> Error {
         let address = &self.settings.address;
         let unreachable = |why: String| Error::new(Kind::Unreachable, format!("no answer from {address}: {why}"));
         match error {
-            ureq::Error::Timeout(_) if scope.done().is_some() => Error::new(
-                Kind::Timeout,
-                format!("no answer from {address} before the cycle's time limit"),
-            ),
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
                 unreachable(format!("no connection within {CONNECT_LIMIT:?}"))
             }

@@ -11,6 +11,7 @@
 
 pub mod consul;
 pub mod http;
+pub mod info;
 pub mod process;
 pub mod proxy;
 pub mod vault;
