@@ -5,7 +5,7 @@ ARCH := $(firstword $(subst -, ,$(HOST)))
 MUSL := $(ARCH)-unknown-linux-musl
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: servers test lint static
+.PHONY: servers test bench lint static
 
 # Finds OpenBao and Consul for the tests, or installs them into .servers/.
 servers:
@@ -16,6 +16,13 @@ test: static
 	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
 	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
 	VSYNC_TEST_STATIC="$(CURDIR)/target/static/vsync" cargo test --locked
+
+# How long cycles take, and what they cost, beside the least that the same servers need for it. Arguments:
+# make bench BENCH_ARGS='--secrets 1000 --workers 4' (or --help).
+bench:
+	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
+	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
+	cargo bench --locked --bench cycles -- $(BENCH_ARGS)
 
 lint:
 	cargo fmt --check
