@@ -6,6 +6,7 @@
 
 mod copying;
 mod deletes;
+mod failures;
 mod guards;
 mod orphans;
 mod races;
