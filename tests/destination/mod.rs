@@ -8,6 +8,7 @@ mod copying;
 mod deletes;
 mod failures;
 mod guards;
+mod identity;
 mod orphans;
 mod races;
 mod writes;
