@@ -239,3 +239,21 @@ fn a_destination_that_goes_away_in_mid_cycle_fails_the_cycle() {
         expect(&pair.run_destination(), 0, "saved", &[("added", 2), ("deleted", 1)]);
     }
 }
+
+#[test]
+fn a_destination_keeps_its_token_of_the_origin_alive_though_it_has_nothing_to_do() {
+    let mut pair = Pair::new();
+    pair.seed_and_sync(&["a"]);
+    let policy = unique("policy");
+    let rules = format!("path \"{}*\" {{ capabilities = [\"read\", \"list\"] }}", pair.origin);
+    pair.origin.vault.policy(&policy, &rules);
+    let token = pair.origin.vault.create_token(&[&policy], "2s", json!({}));
+    pair.configure(|config| {
+        config["origin"]["vault"]["token"] = json!(token);
+        config["destinations"][0]["tick"] = json!("200ms");
+    });
+    let daemon = pair.vsync().args(["destination"]).spawn();
+    pair.at_origin.wait_for("POST /v1/auth/token/renew-self", 1);
+    daemon.signal("TERM");
+    daemon.wait_exit(wait::SOON).expect_code(0);
+}

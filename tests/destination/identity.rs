@@ -235,3 +235,50 @@ fn a_path_that_leads_into_the_origins_data_path_is_refused_by_name() {
     same("the origin's", mount.list("team1/"), ["bad", "good"]);
     same("the copy", mount.version("copies/good"), Some(1));
 }
+
+#[test]
+fn copies_that_have_become_the_origins_own_secrets_are_never_deleted() {
+    let mount = vault_server::origin().fresh_kv2();
+    let mut pair = Pair::of(mount.clone(), mount.clone());
+    pair.configure_origin("mounts", json!([format!("{mount}team1/")]));
+    let from = format!("^{mount}data/team1/(?P<key>.+)$");
+    let to = format!("{mount}data/copies/key");
+    pair.transforms(&[(&from, &to)]);
+    pair.seed_and_sync(&["team1/a", "team1/b", "team1/c"]);
+    // Somebody makes the copies a data path of the origin, too.
+    pair.configure_origin("mounts", json!([format!("{mount}team1/"), format!("{mount}copies/")]));
+    pair.origin.delete("team1/a");
+    let output = pair.sync();
+    expect(&output, 3, "partial", &[("deleted", 0)]);
+    same("kept", mount.version("copies/a"), Some(1));
+    let output = pair.run("sync", &["--prune", "--allow-mass-delete"]);
+    expect(&output, 3, "partial", &[("deleted", 0)]);
+    expect_problem(
+        &output,
+        &format!("{mount}data/team1/a"),
+        &["copies/a", "data path of the origin"],
+    );
+    same("kept", mount.version("copies/a"), Some(1));
+}
+
+#[test]
+fn another_vault_than_the_one_that_the_origins_info_is_of_is_not_copied_from() {
+    let mut pair = Pair::of_one_name();
+    pair.seed_and_sync(&["a", "gone"]);
+    pair.origin.put("a", json!({"v": 2}));
+    pair.origin.delete("gone");
+    pair.run_origin();
+    // A config that names a wrong server, where a mount of that name holds other data.
+    let other = vault_server::start_dev();
+    let mount = other.mount_kv2(pair.origin.trim_end_matches('/'));
+    mount.put("a", json!({"v": "other"}));
+    let wrong = json!({"address": other.address, "token": other.token});
+    let right = json!({"address": pair.at_origin.address(), "token": pair.origin.vault.token});
+    pair.configure_origin("vault", wrong);
+    let output = pair.run_destination();
+    expect(&output, 1, "failed", &[("updated", 0), ("deleted", 0)]);
+    expect_problem(&output, "", &[&other.address, "another Vault", "origin"]);
+    same("let be", pair.versions(&["a", "gone"]), [Some(1), Some(1)]);
+    pair.configure_origin("vault", right);
+    expect(&pair.run_destination(), 0, "saved", &[("updated", 1), ("deleted", 1)]);
+}
