@@ -9,6 +9,7 @@ mod deletes;
 mod failures;
 mod guards;
 mod identity;
+mod options;
 mod orphans;
 mod races;
 mod writes;
