@@ -17,3 +17,4 @@ mod origin_rules;
 mod selfcheck;
 mod stores;
 mod stores_writers;
+mod transforms;

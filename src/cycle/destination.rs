@@ -12,7 +12,7 @@ use super::report::Tally;
 use super::saver::{self, Saver, Signal, signals};
 use super::{Found, Options, Outcome, Report, ReportedTask, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result, fail};
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Lock};
 use crate::sync_info::{FORMAT, Meta, Operation, Role, SecretType, SyncInfo};
@@ -141,10 +141,14 @@ impl Destination {
             .context(context)?;
         let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
         own.settle(&place, &self.settings, options.dry_run)?;
+        self.origin
+            .within(run.scope)
+            .keep_token()
+            .context(|| "the origin's token")?;
         let Planned { mut plan, rules } = self.plan(&own, &place, options, found)?;
-        for (write, error) in plan.refused.drain(..) {
-            Tally::add(&run.tally.stuck, u64::from(write.is_known));
-            run.failed(&write.path, error);
+        for refused in plan.refused.drain(..) {
+            Tally::add(&run.tally.stuck, u64::from(refused.is_known));
+            run.failed(&refused.path, refused.error);
         }
         if self.settings.ignore_deletes {
             plan.spare_copies();
@@ -188,8 +192,12 @@ impl Destination {
         };
         let plan = |origin: &OriginInfo| {
             ensure_apart(origin.meta(), place)?;
+            let plan = planner.plan(origin)?;
+            if !(plan.writes.is_empty() && plan.deletes.is_empty()) {
+                self.ensure_origin(own.scope(), origin.meta())?;
+            }
             Ok(Planned {
-                plan: planner.plan(origin)?,
+                plan,
                 rules: OriginRules::new(origin.meta())?,
             })
         };
@@ -201,6 +209,21 @@ impl Destination {
                     .consistent(scope, |snapshot| plan(&OriginInfo::Stored(snapshot)))
             }
         }
+    }
+
+    /// Checks that the Vault to read from is the one that the origin's info is of: another one's secrets of the same
+    /// names, or their absence, mean nothing.
+    fn ensure_origin(&self, scope: &Scope, meta: &Meta) -> Result<()> {
+        let health = self.origin.within(scope).health()?;
+        if health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace {
+            return Ok(());
+        }
+        let why = format!(
+            "{} is another Vault, or another namespace, than the one that the origin's sync info is of; correct \
+             `origin.vault`, or let `vsync origin` run with it first",
+            self.origin.http().address()
+        );
+        fail(Kind::Config, why)
     }
 
     /// Takes the deletes out of the plan if they are suspiciously many.
@@ -256,9 +279,10 @@ impl Destination {
                 folders: Folders::default(),
                 done: AtomicU64::new(0),
             };
-            let carried_out = execution.carry_out(plan);
-            if carried_out.is_ok() {
-                run.scope.send(&save, Signal::Whole);
+            let mut carried_out = execution.carry_out(plan);
+            if carried_out.is_ok() && !run.scope.send(&save, Signal::Whole) {
+                // Too late: nothing was saved, and so the cycle is not whole.
+                carried_out = run.check();
             }
             drop(save);
             // A save that failed is why the rest was stopped.

@@ -12,7 +12,7 @@ use crate::engine;
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::scope::Scope;
 use crate::store::{InfoStore, Own, Stored};
-use crate::sync_info::{Bucket, Insight, Meta, SecretType, SyncInfo};
+use crate::sync_info::{Bucket, Insight, Meta, MetaDataPath, SecretType, SyncInfo};
 use crate::time;
 use crate::transform::Transforms;
 
@@ -27,6 +27,8 @@ pub struct OwnInfo<'a> {
     /// Counts of the buckets as they were when they were loaded.
     loaded: RefCell<BTreeMap<SecretType, u64>>,
     all_loaded: Cell<bool>,
+    /// Whether a bucket was found that is as the index says.
+    is_any_whole: Cell<bool>,
     /// Whether a bucket was not as its index says: then neither need the counts in `meta` be.
     is_damaged: Cell<bool>,
 }
@@ -61,22 +63,25 @@ impl<'a> OwnInfo<'a> {
                 .as_ref()
                 .map_or_else(|| SyncInfo::empty(num_buckets), SyncInfo::unloaded),
             all_loaded: Cell::new(own.index.is_none()),
+            is_any_whole: Cell::new(false),
             is_damaged: Cell::new(false),
             own: RefCell::new(own),
             loaded: RefCell::default(),
         };
         let is_foreign = index.is_some() && found.own.borrow().meta.is_none();
-        if is_foreign {
-            log::info!(
-                "destination {}: taking over the sync info that another vsync wrote",
-                settings.name
-            );
-        }
         let has_other_count = found.info.count() != num_buckets;
         // A cycle that was cut off after a checkpoint left counts that may be too low.
         let is_checkpoint = found.own.borrow().meta.as_ref().is_some_and(|meta| meta.checkpoint);
         if is_foreign || has_other_count || is_checkpoint {
             found.load_all()?;
+        }
+        if is_foreign && found.is_any_whole.get() {
+            found.doubt_all()?;
+        } else if is_foreign {
+            log::info!(
+                "destination {}: taking over the sync info that another vsync wrote",
+                settings.name
+            );
         }
         if has_other_count {
             log::info!(
@@ -100,7 +105,10 @@ impl<'a> OwnInfo<'a> {
         }
         let is_foreign = self.own.borrow().meta.is_none();
         let bucket = match self.store.own_bucket(self.run.scope, &mut self.own.borrow_mut(), n)? {
-            Stored::Whole(bucket) => bucket,
+            Stored::Whole(bucket) => {
+                self.is_any_whole.set(true);
+                bucket
+            }
             Stored::Differing(bucket) => {
                 self.is_damaged.set(true);
                 if !is_foreign {
@@ -121,6 +129,24 @@ impl<'a> OwnInfo<'a> {
             *loaded.entry(insight.secret_type).or_default() += 1;
         }
         self.info.load(n, bucket)
+    }
+
+    /// Without the `meta` that was saved with it the info can't tell to which server and under which rules its
+    /// paths were copied: they are compared anew, and none is deleted.
+    fn doubt_all(&self) -> Result<()> {
+        let why = format!(
+            "the meta of the sync info in {} is lost; its paths are compared anew",
+            self.store.place()
+        );
+        self.run.warn(None, Error::new(Kind::Corrupt, why));
+        let mut paths = Vec::new();
+        self.info.for_each(|path, _| paths.push(path.to_string()));
+        for path in paths {
+            self.info.update(&path, |known| {
+                known.as_ref().map(unsynced).filter(|known| !known.orphans.is_empty())
+            })?;
+        }
+        Ok(())
     }
 
     /// Loads every bucket.
@@ -223,8 +249,8 @@ impl<'a> OwnInfo<'a> {
 /// What is different from when the info was saved.
 struct Changes<'a> {
     is_other_server: bool,
-    /// What paths in mounts that were made anew begin with.
-    remounted: Vec<String>,
+    /// What paths in mounts that were made anew, or are known for the first time, begin with.
+    new_mounts: Vec<String>,
     old_transforms: Transforms,
     has_new_rules: bool,
     settings: &'a DestinationSettings,
@@ -233,17 +259,16 @@ struct Changes<'a> {
 impl<'a> Changes<'a> {
     fn since(meta: &Meta, place: &Place, settings: &'a DestinationSettings) -> Result<Changes<'a>> {
         let now = place.meta_data_paths();
-        let is_remounted = |then: &&crate::sync_info::MetaDataPath| {
-            now.iter()
-                .any(|now| now.mount == then.mount && now.mount_uuid != then.mount_uuid)
+        // Of a mount that was none of the data paths' then, it can't be told whether it is still the same.
+        let is_new = |now: &&MetaDataPath| {
+            let is_same = |then: &MetaDataPath| now.mount == then.mount && now.mount_uuid == then.mount_uuid;
+            !meta.data_paths.iter().any(is_same)
         };
-        let prefix = |then: &crate::sync_info::MetaDataPath| {
-            engine::at_mount(then.secret_type, &then.mount).prefix().to_string()
-        };
+        let prefix = |now: &MetaDataPath| engine::at_mount(now.secret_type, &now.mount).prefix().to_string();
         let filter = &settings.filter;
         Ok(Changes {
             is_other_server: meta.cluster_id != place.cluster_id || meta.namespace != place.namespace,
-            remounted: meta.data_paths.iter().filter(is_remounted).map(prefix).collect(),
+            new_mounts: now.iter().filter(is_new).map(prefix).collect(),
             old_transforms: Transforms::new(meta.transforms.clone())
                 .context(|| "the transforms in the stored meta")
                 .map_err(Error::fatal)?,
@@ -255,13 +280,13 @@ impl<'a> Changes<'a> {
     }
 
     fn any(&self) -> bool {
-        self.is_other_server || self.has_new_rules || !self.remounted.is_empty()
+        self.is_other_server || self.has_new_rules || !self.new_mounts.is_empty()
     }
 
     /// The entry as it is true today; `None` if nothing of it is.
     fn apply(&self, path: &str, known: &Insight) -> Option<Insight> {
         let is_lost =
-            |place: &str| self.is_other_server || self.remounted.iter().any(|prefix| place.starts_with(prefix));
+            |place: &str| self.is_other_server || self.new_mounts.iter().any(|prefix| place.starts_with(prefix));
         let mut now = known.clone();
         now.orphans = known
             .orphans
@@ -287,9 +312,9 @@ impl<'a> Changes<'a> {
     }
 
     fn describe(&self, entries: usize) -> String {
-        let what = match (self.is_other_server, self.remounted.is_empty()) {
+        let what = match (self.is_other_server, self.new_mounts.is_empty()) {
             (true, _) => "this is another Vault than the one that was synced before",
-            (false, false) => "a mount of the destination was made anew",
+            (false, false) => "a mount of the destination was made anew, or is used again",
             (false, true) => "transforms or filters have changed",
         };
         format!("{what}; {entries} entries of its sync info are settled anew")

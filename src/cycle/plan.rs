@@ -141,8 +141,18 @@ pub struct Plan {
     pub deletes: Vec<Delete>,
     /// Places that other paths of the origin's info lead to: deletes leave them alone.
     pub occupied: HashSet<String>,
-    /// Adds and updates that are refused, with the reason.
-    pub refused: Vec<(Write, Error)>,
+    /// What is refused.
+    pub refused: Vec<Refused>,
+}
+
+/// An add, update or delete that must not be carried out.
+pub struct Refused {
+    /// The origin path.
+    pub path: Box<str>,
+    /// Whether the destination's info says that the path is synced.
+    pub is_known: bool,
+    /// Why.
+    pub error: Error,
 }
 
 /// Everything that the plan is made from.
@@ -189,6 +199,7 @@ impl Planner<'_> {
             return fail(Kind::Config, why);
         }
         let rules = OriginRules::new(origin.meta())?;
+        let forbidden = self.place.origin_prefixes(origin.meta());
         let differing = match self.full {
             true => (0..index.len()).collect(),
             false => self.info.changed_since(&index),
@@ -198,13 +209,13 @@ impl Planner<'_> {
             (self.load)(n)?;
             let tasks = origin.look(n, |theirs| self.settle_and_compare(n, theirs))??;
             for task in tasks {
-                self.take(&mut plan, task, &rules)?;
+                self.take(&mut plan, task, &rules, &forbidden)?;
             }
         }
         if self.prune {
             self.prune_orphans(&mut plan);
         }
-        self.refuse_escapes(&mut plan, &self.place.origin_prefixes(origin.meta()));
+        self.refuse_escapes(&mut plan, &forbidden);
         // Without transforms a place has one path, but for the places that earlier transforms led to.
         let is_shared = !self.settings.transforms.is_identity() || self.prune;
         if is_shared && !(plan.writes.is_empty() && plan.deletes.is_empty()) {
@@ -243,12 +254,13 @@ impl Planner<'_> {
         })
     }
 
-    fn take(&self, plan: &mut Plan, task: Task, rules: &OriginRules) -> Result<()> {
+    fn take(&self, plan: &mut Plan, task: Task, rules: &OriginRules, forbidden: &[String]) -> Result<()> {
         let place = self.settings.transforms.apply(&task.path).into_owned();
+        let is_held = holder(&self.place.data_paths, &place).is_some() && !lies_in(forbidden, &place);
         let is_allowed = self.settings.filter.allows(&task.path);
         match task.operation {
             Operation::Delete if is_unsynced(&task.insight) || !is_allowed => {}
-            Operation::Delete if !rules.covers(&task.path) || holder(&self.place.data_paths, &place).is_none() => {
+            Operation::Delete if !rules.covers(&task.path) || !is_held => {
                 self.info.update(&task.path, |known| {
                     known.map(|mut known| {
                         known.orphans.insert(place);
@@ -295,13 +307,20 @@ impl Planner<'_> {
 
     /// A path that leads out of the destination's data paths, or into the origin's own, is refused by name.
     fn refuse_escapes(&self, plan: &mut Plan, forbidden: &[String]) {
+        let in_origin =
+            |place: &str| format!("it leads to {place}, which lies in a data path of the origin on the same server");
+        let deletes = std::mem::take(&mut plan.deletes);
+        for delete in deletes {
+            if lies_in(forbidden, &delete.place) {
+                plan.refuse(delete.path, true, in_origin(&delete.place));
+            } else {
+                plan.deletes.push(delete);
+            }
+        }
         let why_not = |write: &Write| {
             let place = write.place();
-            let is_origins = forbidden.iter().any(|prefix| place.starts_with(prefix));
-            if is_origins {
-                Some(format!(
-                    "it leads to {place}, which lies in a data path of the origin on the same server"
-                ))
+            if lies_in(forbidden, place) {
+                Some(in_origin(place))
             } else if holder(&self.place.data_paths, place).is_none() {
                 Some(format!(
                     "it leads to {place}, which is no path in the destination's data paths; correct `transforms` or `mounts`"
@@ -362,6 +381,11 @@ impl Planner<'_> {
     }
 }
 
+/// Whether `place` begins with one of `prefixes`.
+fn lies_in(prefixes: &[String], place: &str) -> bool {
+    prefixes.iter().any(|prefix| place.starts_with(prefix))
+}
+
 impl Plan {
     /// How many copies the deletes would remove. Where another path holds the place nothing is removed but an entry.
     pub fn deletes_of_copies(&self) -> u64 {
@@ -375,12 +399,17 @@ impl Plan {
         deletes.retain(|delete| occupied.contains(&delete.place));
     }
 
+    fn refuse(&mut self, path: Box<str>, is_known: bool, why: String) {
+        let error = Error::new(Kind::Refused, why);
+        self.refused.push(Refused { path, is_known, error });
+    }
+
     fn refuse_where(&mut self, why_not: impl Fn(&Write) -> Option<String>) {
         let writes = std::mem::take(&mut self.writes);
         for write in writes {
             match why_not(&write) {
                 None => self.writes.push(write),
-                Some(why) => self.refused.push((write, Error::new(Kind::Refused, why))),
+                Some(why) => self.refuse(write.path, write.is_known, why),
             }
         }
     }

@@ -68,6 +68,8 @@ struct AuthAnswer {
 #[derive(Deserialize)]
 struct LookedUp {
     ttl: u64,
+    // A root token made when the server was initialised has no such field.
+    #[serde(default)]
     renewable: bool,
 }
 

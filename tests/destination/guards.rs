@@ -169,11 +169,7 @@ fn a_long_cycle_that_is_killed_has_saved_what_it_copied() {
     std::thread::scope(|threads| {
         for share in keys.chunks(320) {
             let origin = &pair.origin;
-            threads.spawn(move || {
-                for key in share {
-                    origin.put(key, json!({ "v": key }));
-                }
-            });
+            threads.spawn(move || share.iter().for_each(|key| _ = origin.put(key, json!({ "v": key }))));
         }
     });
     pair.run_origin();

@@ -6,7 +6,10 @@
 
 mod copying;
 mod deletes;
+mod failures;
 mod guards;
+mod identity;
+mod options;
 mod orphans;
 mod races;
 mod writes;
