@@ -86,7 +86,6 @@ fn a_cycle_that_takes_too_long_saves_nothing_and_says_so() {
     for line in [
         "GET /v1/sys/health".to_owned(),
         "POST /v1/sys/capabilities-self".to_owned(),
-        list_of(&pair, ""),
         list_of(&pair, "b/"),
     ] {
         expect_timeout(&pair, &proxy.when(line, Action::Hang));
