@@ -72,7 +72,7 @@ fn expect_timeout(pair: &Pair, rule: &Rule) {
     output.expect(output.report("origin")["result"] == "timeout", "the result is timeout");
     output.expect(output.elapsed < Duration::from_secs(4), "it ends soon after its second");
     output.expect(rule.seen() > 0, "the rule was met");
-    expect_error(&output, "origin", None, &["time"]);
+    expect_error(&output, "origin", None, &["before the cycle's time limit"]);
     assert_eq!(pair.info.stamps("origin/"), stamps);
     rule.release();
 }

@@ -147,7 +147,7 @@ fn a_lost_bucket_and_an_unreadable_secret_of_it_fail_the_cycle() {
             proxy.when(format!("GET /v1/{}", pair.origin.metadata_path("a")), Action::html(404));
             let output = pair.origin_cycle("failed");
             let path = pair.path("a");
-            expect_error(&output, "origin", None, &[&path, "lost"]);
+            expect_error(&output, "origin", None, &[&path, "is lost with its bucket"]);
             assert_eq!(pair.info.stamps("origin/"), stamps);
             proxy.clear();
             pair.origin_cycle("saved");
