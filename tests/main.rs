@@ -16,5 +16,7 @@ mod origin_ends;
 mod origin_rules;
 mod selfcheck;
 mod stores;
+mod stores_consul;
+mod stores_folder;
 mod stores_writers;
 mod transforms;
