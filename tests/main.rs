@@ -10,4 +10,5 @@
 )]
 
 mod common;
+mod ends;
 mod selfcheck;
