@@ -9,6 +9,7 @@
     reason = "in a test a panic is how a failure is reported"
 )]
 
+mod cli;
 mod common;
 mod ends;
 mod selfcheck;
