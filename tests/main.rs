@@ -12,4 +12,5 @@
 mod cli;
 mod common;
 mod ends;
+mod logins;
 mod selfcheck;
