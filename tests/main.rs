@@ -12,5 +12,6 @@
 mod cli;
 mod common;
 mod ends;
+mod faults;
 mod logins;
 mod selfcheck;

@@ -40,6 +40,10 @@ pub fn run<J: Send>(run: &Run, workers: usize, feed: impl FnOnce(&Queue<J>) + Se
             threads.spawn(move || {
                 let working = || {
                     while let Some(job) = run.scope.receive(&waiting) {
+                        // The error that ended the cycle may be this worker's own, and the listener not there yet.
+                        if run.check().is_err() {
+                            return;
+                        }
                         work(job);
                     }
                 };
