@@ -11,6 +11,7 @@
 
 mod cli;
 mod common;
+mod daemon;
 mod ends;
 mod faults;
 mod logins;
