@@ -14,5 +14,7 @@ mod common;
 mod daemon;
 mod ends;
 mod faults;
+mod house;
 mod logins;
 mod selfcheck;
+mod static_binary;
