@@ -47,6 +47,7 @@ pub fn run<J: Send>(run: &Run, workers: usize, feed: impl FnOnce(&Queue<J>) + Se
             threads.spawn(move || {
                 let working = || {
                     while let Some(batch) = run.scope.receive(&waiting) {
+                        // The error that ended the cycle may be this worker's own, and the listener not there yet.
                         batch.into_iter().take_while(|_| run.check().is_ok()).for_each(work);
                     }
                 };
@@ -88,7 +89,7 @@ mod tests {
         run(
             &cycle,
             3,
-            |queue| queue.send_all((0..100).collect()),
+            |queue| _ = queue.send_all(0..100),
             |job| {
                 done.fetch_add(1, Ordering::Relaxed);
                 assert!(job > 100, "the worker's panic");
