@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::common::proxy::Action;
 use crate::common::vsync::{Output, Vsync};
 use crate::ends::{Ends, Untouched, expect_prompt_end, wait_until_held};
+use crate::logins::{origin_policy, token};
 
 /// Runs vsync where it must refuse: exit 2, nothing on stdout, one line on stderr. Returns that line.
 #[track_caller]
@@ -244,14 +245,7 @@ fn the_tools_own_variables_and_files_are_never_used() {
     }
     // With one, no other is sent.
     ends.config = config;
-    ends.origin.vault.policy(
-        &ends.origin.replace('/', ""),
-        &format!("path \"{}*\" {{ capabilities = [\"read\", \"list\"] }}", ends.origin),
-    );
-    let own = ends
-        .origin
-        .vault
-        .create_token(&[&ends.origin.replace('/', "")], "10m", json!({}));
+    let own = token(&ends.origin.vault, &origin_policy(&ends.origin));
     ends.set("/origin", "vault.token", &json!(own));
     run(&ends.vsync).expect_code(0);
     assert_eq!(ends.arrived(), 1);

@@ -139,7 +139,8 @@ impl Untouched {
     }
 }
 
-/// Asserts that an ended run took no longer than a stop may, and how it ended.
+/// Asserts that a run with `-o json` that was stopped took no longer than a stop may, how it ended, and that nothing
+/// but reports went to stdout.
 #[track_caller]
 pub fn expect_prompt_end(daemon: Daemon, code: i32) -> Output {
     let start = std::time::Instant::now();
@@ -149,6 +150,8 @@ pub fn expect_prompt_end(daemon: Daemon, code: i32) -> Output {
         took < std::time::Duration::from_secs(2),
         &format!("the end within 2 s, not {took:?}"),
     );
+    let lines = output.stdout.lines().count();
+    output.expect(lines == output.reports.len(), "only JSON objects on stdout");
     output.expect_code(code);
     output
 }
