@@ -5,7 +5,7 @@ ARCH := $(firstword $(subst -, ,$(HOST)))
 MUSL := $(ARCH)-unknown-linux-musl
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo servers test lint static
+.PHONY: demo servers test bench lint static
 
 # Two real Vaults, and secrets that move from one to the other; under a minute after the first download.
 demo:
@@ -21,6 +21,13 @@ test: static
 	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
 	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
 	VSYNC_TEST_STATIC="$(CURDIR)/target/static/vsync" cargo test --locked
+
+# How long cycles take, and what they cost, beside the least that the same servers need for it. Arguments:
+# make bench BENCH_ARGS='--secrets 1000 --workers 4' (or --help).
+bench:
+	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
+	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
+	cargo bench --locked --bench cycles -- $(BENCH_ARGS)
 
 lint:
 	cargo fmt --check

@@ -1,12 +1,13 @@
 //! The `vsync` program: arguments, configuration, logger, signals, exit code.
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use vsync::cli::{self, Parsed};
 use vsync::config;
-use vsync::error::{Context, Error, Kind, Result};
+use vsync::error::{Context, Error, Kind, Result, fail};
 use vsync::scope::{Scope, StopHandle};
 
 /// Exit code for a mistake on the command line or in the configuration.
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("vsync: {error}");
+            // Whoever reads it may have gone; the exit code tells as well.
+            let _ = writeln!(std::io::stderr(), "vsync: {error}");
             ExitCode::from(if error.kind() == Kind::Config { USAGE } else { 1 })
         }
     }
@@ -29,10 +31,7 @@ fn main() -> ExitCode {
 fn run() -> Result<u8> {
     let invocation = match cli::parse(std::env::args_os().skip(1))? {
         Parsed::Run(invocation) => invocation,
-        Parsed::Print(text) => {
-            print!("{text}");
-            return Ok(0);
-        }
+        Parsed::Print(text) => return print(&text).map(|()| 0),
     };
     let file = invocation.config_file.as_deref();
     let environment = config::environment()?;
@@ -42,6 +41,17 @@ fn run() -> Result<u8> {
     let (stop, scope) = Scope::root();
     stop_at_signal(stop, if invocation.once { INTERRUPTED } else { 0 })?;
     Ok(vsync::run(&invocation, settings, &scope))
+}
+
+/// Prints help or the version. A reader that has seen enough (`vsync help | head`) is no failure.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            fail(Kind::File, format!("write to stdout: {}", error.kind()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The first signal stops the work cleanly, the second the process. `code` is the exit code of a clean stop.

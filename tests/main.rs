@@ -9,12 +9,21 @@
     reason = "in a test a panic is how a failure is reported"
 )]
 
+mod cli;
 mod common;
+mod daemon;
 mod destination;
+mod ends;
+mod faults;
+mod house;
+mod logins;
 mod origin;
 mod origin_ends;
 mod origin_rules;
 mod selfcheck;
+mod static_binary;
 mod stores;
+mod stores_consul;
+mod stores_folder;
 mod stores_writers;
 mod transforms;

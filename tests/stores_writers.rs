@@ -29,6 +29,24 @@ fn destination_state(pair: &Pair) -> (Vec<Option<u64>>, BTreeMap<String, String>
 }
 
 #[test]
+fn a_save_writes_meta_then_the_changed_buckets_then_the_index() {
+    let mut pair = Pair::on_consul();
+    pair.fill(&["a", "b", "c"]);
+    pair.origin_cycle("saved");
+    let proxy = consul_proxy(&mut pair);
+    pair.fill(&["a"]);
+    pair.origin_cycle("saved");
+    let puts = proxy.lines(|line: &str| line.starts_with("PUT ") && !line.contains("/origin/check-"));
+    let bucket = Info::bucket_of("origin", &pair.path("a"), BUCKETS);
+    let keys = ["origin/meta", &bucket, "origin/index"];
+    assert_eq!(puts.len(), keys.len(), "{puts:?}");
+    for (line, key) in puts.iter().zip(keys) {
+        assert!(line.contains(&format!("/{key}?")), "{puts:?}");
+    }
+    assert!(puts[2].contains("cas="), "{puts:?}");
+}
+
+#[test]
 fn kill_between_a_bucket_and_the_index_is_settled_by_the_next_cycle() {
     let mut pair = Pair::on_consul();
     pair.fill(&["a", "b"]);
@@ -176,7 +194,11 @@ fn a_lost_answer_to_the_index_is_no_lost_race() {
 /// A bucket that stays unlike the index: emptied, another's, gone.
 #[test]
 fn a_destination_derives_nothing_from_a_bucket_that_does_not_match() {
-    for pair in Pair::of_each_store() {
+    let [folder, consul] = Pair::of_each_store();
+    for (pair, damages) in [
+        (folder, vec![Some("{}")]),
+        (consul, vec![Some("hvs.STRAYSECRET"), None]),
+    ] {
         pair.fill(&["a", "b"]);
         pair.once("sync", &[]).expect_code(0);
         pair.fill(&["a"]);
@@ -184,7 +206,7 @@ fn a_destination_derives_nothing_from_a_bucket_that_does_not_match() {
         let before = destination_state(&pair);
         let key = Info::bucket_of("origin", &pair.path("a"), BUCKETS);
         let good = pair.info.get(&key).unwrap();
-        for damage in [Some("{}"), Some("hvs.STRAYSECRET"), None] {
+        for damage in damages {
             match damage {
                 Some(bytes) => pair.info.put(&key, bytes),
                 None => pair.info.delete(&key),

@@ -234,7 +234,7 @@ fn listen(problems: &Receiver<Problem>, stop: StopHandle) -> Heard {
         }
         log_problem(&problem);
         let ends = level >= Level::Cycle;
-        heard.failures += u64::from(problem.is_failure && !ends);
+        heard.failures += u64::from(problem.is_failure);
         if problem.error.kind() != Kind::Stopped && (ends || heard.problems.len() < report::MOST_ERRORS) {
             // What ended the cycle is what the reader looks for first, and is never the one left out.
             heard.problems.truncate(report::MOST_ERRORS - 1);

@@ -249,13 +249,18 @@ impl Origin {
                 continue;
             }
             let known = held(before, data_path);
-            if known > 0 || !previous.lost.is_empty() {
-                let why = format!(
-                    "data path {} held {known} secrets and now holds none; if that is meant, run once with --allow-mass-delete",
-                    data_path.configured
-                );
-                return fail(Kind::Refused, why);
-            }
+            let data_path = &data_path.configured;
+            let why = match (known, previous.lost.is_empty()) {
+                (0, true) => continue,
+                (0, false) => format!(
+                    "data path {data_path} holds no secrets, and what it held is lost with a bucket of the sync info"
+                ),
+                _ => format!("data path {data_path} held {known} secrets and now holds none"),
+            };
+            return fail(
+                Kind::Refused,
+                format!("{why}; if that is meant, run once with --allow-mass-delete"),
+            );
         }
         Ok(())
     }

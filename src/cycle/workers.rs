@@ -47,6 +47,7 @@ pub fn run<J: Send>(run: &Run, workers: usize, feed: impl FnOnce(&Queue<J>) + Se
             threads.spawn(move || {
                 let working = || {
                     while let Some(batch) = run.scope.receive(&waiting) {
+                        // The error that ended the cycle may be this worker's own, and the listener not there yet.
                         batch.into_iter().take_while(|_| run.check().is_ok()).for_each(work);
                     }
                 };
@@ -59,4 +60,47 @@ pub fn run<J: Send>(run: &Run, workers: usize, feed: impl FnOnce(&Queue<J>) + Se
         drop(waiting);
         threads.spawn(move || feed(&Queue { run, jobs, workers }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use crossbeam_channel::unbounded;
+
+    use super::super::report::Tally;
+    use super::*;
+    use crate::error::Level;
+    use crate::scope::Scope;
+
+    /// With more jobs than the queue holds, so that a sender that nobody listens to would wait for ever.
+    #[test]
+    fn a_panic_of_every_worker_ends_the_cycle_with_an_error() {
+        let (_stop, scope) = Scope::root();
+        let (problems, heard) = unbounded();
+        let (tally, ended) = (Tally::default(), AtomicBool::new(false));
+        let cycle = Run {
+            scope: &scope,
+            tally: &tally,
+            problems,
+            ended: &ended,
+        };
+        let done = AtomicUsize::new(0);
+        run(
+            &cycle,
+            3,
+            |queue| _ = queue.send_all(0..100),
+            |job| {
+                done.fetch_add(1, Ordering::Relaxed);
+                assert!(job > 100, "the worker's panic");
+            },
+        );
+        assert!(cycle.check().is_err());
+        assert!((1..=3).contains(&done.into_inner()), "a worker panics once");
+        let problem = heard.try_recv().unwrap();
+        assert_eq!(
+            (problem.error.kind(), problem.error.level()),
+            (Kind::Panic, Level::Cycle)
+        );
+    }
 }

@@ -6,13 +6,14 @@
 //! another key, and a token must not travel to a host that nobody configured (FACTS.md T14, section 9).
 //! Errors name the server's address, never a header or a body.
 
+mod in_flight;
 mod pace;
 mod resolver;
 
 use std::io;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -23,6 +24,7 @@ use ureq::unversioned::transport::DefaultConnector;
 
 use crate::error::{Error, Kind, Result};
 use crate::scope::{Done, Scope};
+use in_flight::InFlight;
 use pace::Pace;
 use resolver::KeptAnswers;
 
@@ -34,8 +36,13 @@ const WRITE_GRACE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause that a server's `Retry-After` can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Buffer of one connection, each way; ureq's own default is 128 KiB.
-const BUFFER: usize = 16 * 1024;
+/// Buffer of one connection for what comes; ureq's own default is 128 KiB.
+const INPUT_BUFFER: usize = 16 * 1024;
+/// Buffer of one connection for what goes. A request's head must fit into it, and names of 16,000 bytes, which raft
+/// takes, are three times as long when encoded.
+const OUTPUT_BUFFER: usize = 64 * 1024;
+/// The longest target; the rest of the buffer is for headers.
+const TARGET_LIMIT: usize = OUTPUT_BUFFER - 4 * 1024;
 
 /// What is the same for every request to one server.
 #[derive(Clone, Debug)]
@@ -173,17 +180,28 @@ impl Http {
     }
 
     /// Sends `request`, again after a failure that may pass (a connection error, 412, 429, 5xx but 501), until it
-    /// is answered or the retries or the scope are used up. The last answer comes back whatever its status.
+    /// is answered or the retries or the scope are used up. The last answer comes back whatever its status; of an
+    /// attempt that the deadline cut, the one before it.
     ///
     /// # Errors
     /// [`Kind::Unreachable`], [`Kind::Timeout`], [`Kind::Protocol`], [`Kind::Refused`] (a body cut off while it
     /// was sent), [`Kind::Stopped`].
     pub fn send(&self, scope: &Scope, request: &Request) -> Result<Reply> {
+        if request.target.len() > TARGET_LIMIT {
+            let size = request.target.len();
+            let why = format!("its name is too long: {size} bytes in a URL, where at most {TARGET_LIMIT} are sent");
+            return Err(Error::new(Kind::Refused, why));
+        }
         let retries = if request.retry { self.settings.max_retries } else { 0 };
         let mut attempt = 0;
+        let mut before = None;
         loop {
             let outcome = self.attempt(scope, request);
             let pause = match &outcome {
+                Err(_) if before.is_some() && scope.done() == Some(Done::TimedOut) => {
+                    // Cut by the deadline it says nothing; what is wrong was said before.
+                    return before.unwrap_or(outcome);
+                }
                 _ if attempt == retries || scope.done().is_some() => return outcome,
                 Ok(reply) if reply.may_pass() => pause_before(attempt, reply.header("retry-after")),
                 Err(error) if matches!(error.kind(), Kind::Unreachable | Kind::Refused) => pause_before(attempt, None),
@@ -192,6 +210,7 @@ impl Http {
             if !scope.sleep(pause) {
                 return outcome;
             }
+            before = Some(outcome);
             attempt += 1;
         }
     }
@@ -280,8 +299,8 @@ impl Agents {
                 .max_idle_connections_per_host(settings.connections)
                 .timeout_connect(Some(CONNECT_LIMIT))
                 .timeout_resolve(Some(CONNECT_LIMIT))
-                .input_buffer_size(BUFFER)
-                .output_buffer_size(BUFFER)
+                .input_buffer_size(INPUT_BUFFER)
+                .output_buffer_size(OUTPUT_BUFFER)
                 .user_agent(concat!("vsync/", env!("CARGO_PKG_VERSION")))
                 .accept("")
                 .accept_encoding("")
@@ -389,35 +408,6 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// Percent-encodes a path; slashes stay what they are.
 pub fn encode_path(path: &str) -> String {
     utf8_percent_encode(path, UNRESERVED).to_string()
-}
-
-/// Counts what is in flight, and lets one thread wait until nothing is.
-#[derive(Default)]
-struct InFlight {
-    count: Mutex<usize>,
-    fewer: Condvar,
-}
-
-impl InFlight {
-    fn enter(&self) -> Entered<'_> {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Entered(self)
-    }
-
-    fn wait_empty(&self, until: Instant) {
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = until.saturating_duration_since(Instant::now());
-        drop(self.fewer.wait_timeout_while(count, left, |count| *count > 0));
-    }
-}
-
-struct Entered<'a>(&'a InFlight);
-
-impl Drop for Entered<'_> {
-    fn drop(&mut self) {
-        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.fewer.notify_all();
-    }
 }
 
 #[cfg(test)]

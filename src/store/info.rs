@@ -250,7 +250,7 @@ impl InfoStore {
         if !is_new_index && changed.is_empty() && !has_new_rules {
             return Ok(false);
         }
-        self.ensure_fits(info, &changed)?;
+        self.ensure_fits(info, &changed, &index)?;
         self.ensure_still_ours(scope, own)?;
         self.store.put(scope, &self.key("meta"), &meta.to_bytes())?;
         own.meta = Some(meta.clone());
@@ -308,10 +308,24 @@ impl InfoStore {
         )
     }
 
-    fn ensure_fits(&self, info: &SyncInfo, buckets: &[usize]) -> Result<()> {
+    fn ensure_fits(&self, info: &SyncInfo, buckets: &[usize], index: &Index) -> Result<()> {
         let Some(limit) = self.store.value_limit() else {
             return Ok(());
         };
+        let size = index.to_bytes().len();
+        if size > limit {
+            // Brackets, and a comma fewer than there are hashes.
+            let most = (limit - 1) / ((size - 1) / index.len());
+            return fail(
+                Kind::Refused,
+                format!(
+                    "the index of {} buckets would have {size} bytes, over the {limit} that {} takes for one value: set \
+                     numBuckets to at most {most} at the origin and at every destination",
+                    index.len(),
+                    self.store.place(),
+                ),
+            );
+        }
         for &n in buckets {
             let size = info.with_bucket(n, Bucket::encoded_len)?;
             if size > limit {

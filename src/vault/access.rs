@@ -95,12 +95,16 @@ impl Session<'_> {
     /// [`Kind::NotFound`] when there is no such mount or the token sees nothing of it: Vault does not tell which.
     pub fn mount_of(&self, path: &str) -> Result<Mount> {
         let asked = format!("sys/internal/ui/mounts/{}", path.trim_end_matches('/'));
-        match self.read(&asked)? {
-            Found::Live(reply) => data(&reply),
-            Found::Deleted(_) | Found::Absent => fail(
-                Kind::Denied,
-                "there is no such mount, or the token may see nothing below it",
-            ),
+        let nothing = || {
+            let why = "there is no such mount, or the token may see nothing below it";
+            fail(Kind::Denied, why)
+        };
+        match self.read(&asked) {
+            Ok(Found::Live(reply)) => data(&reply),
+            Ok(Found::Deleted(_) | Found::Absent) => nothing(),
+            // No policy grants this path; it follows from rights below the mount.
+            Err(error) if error.kind() == Kind::Denied => nothing(),
+            Err(error) => Err(error),
         }
     }
 

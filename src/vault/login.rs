@@ -27,7 +27,8 @@ pub struct Held {
 /// What is known of the token's life.
 #[derive(Default)]
 struct Life {
-    is_known: bool,
+    /// At this moment, or after it, the server knew the token.
+    seen_alive: Option<Instant>,
     renewable: bool,
     granted: Duration,
     /// `None`: not known yet, or it never expires.
@@ -35,13 +36,14 @@ struct Life {
 }
 
 impl Life {
-    fn new(ttl_seconds: u64, renewable: bool) -> Life {
+    /// As the server said in the answer to what it was `asked` at that moment.
+    fn new(asked: Instant, ttl_seconds: u64, renewable: bool) -> Life {
         let granted = Duration::from_secs(ttl_seconds);
         Life {
-            is_known: true,
+            seen_alive: Some(asked),
             renewable,
             granted,
-            expires: (ttl_seconds > 0).then(|| Instant::now() + granted),
+            expires: (ttl_seconds > 0).then(|| asked + granted),
         }
     }
 
@@ -68,7 +70,7 @@ struct AuthAnswer {
 #[derive(Deserialize)]
 struct LookedUp {
     ttl: u64,
-    // A root token made when the server was initialised has no such field.
+    /// Left out for the root token that `operator init` gives.
     #[serde(default)]
     renewable: bool,
 }
@@ -81,7 +83,7 @@ impl Session<'_> {
     pub fn log_in(&self) -> Result<()> {
         let token = self.token()?;
         let mut life = self.life();
-        if life.is_known {
+        if life.seen_alive.is_some() {
             return Ok(());
         }
         match self.look_up(&token)? {
@@ -106,11 +108,12 @@ impl Session<'_> {
             return Ok(());
         }
         if life.renewable {
+            let asked = Instant::now();
             let reply = self.send_with(Some(&self.token()?), Method::Post, "auth/token/renew-self", Some(b"{}"))?;
             if reply.status == 200 {
                 let auth = auth(&reply.body)?;
                 let granted = life.granted;
-                *life = Life::new(auth.lease_duration, auth.renewable);
+                *life = Life::new(asked, auth.lease_duration, auth.renewable);
                 if life.granted >= granted / 2 {
                     return Ok(());
                 }
@@ -141,11 +144,16 @@ impl Session<'_> {
         }
     }
 
-    /// After a 403: `None` if `used` is alive, and so lacks a right; a new token if `used` was dead.
+    /// After a 403: `None` if `used` is alive, and so lacks a right; a new token if `used` was dead. Threads that were
+    /// refused while another looked the token up share the next look-up.
     pub(super) fn replace_if_dead(&self, used: &SecretString) -> Result<Option<SecretString>> {
+        let refused = Instant::now();
         let mut life = self.life();
         if let Some(token) = self.held().filter(|token| token != used) {
             return Ok(Some(token));
+        }
+        if life.seen_alive.is_some_and(|seen| seen > refused) {
+            return Ok(None);
         }
         if let Some(found) = self.look_up(used)? {
             *life = found;
@@ -183,6 +191,7 @@ impl Session<'_> {
         if let Some(source) = &role.secret_id {
             body["secret_id"] = json!(source.read()?.reveal());
         }
+        let asked = Instant::now();
         let context = || format!("log in at {} by AppRole ({path})", self.vault.http.address());
         let reply = self
             .send_with(None, Method::Post, &path, Some(body.to_string().as_bytes()))
@@ -200,19 +209,20 @@ impl Session<'_> {
             })
             .context(context)?;
         let auth = auth(&reply.body).context(context)?;
-        let life = Life::new(auth.lease_duration, auth.renewable);
+        let life = Life::new(asked, auth.lease_duration, auth.renewable);
         Ok((SecretString::new(auth.client_token), life))
     }
 
     /// The life of `token`, or `None` if the server does not know it (any more).
     fn look_up(&self, token: &SecretString) -> Result<Option<Life>> {
+        let asked = Instant::now();
         let reply = self.send_with(Some(token), Method::Get, "auth/token/lookup-self", None)?;
         if matches!(reply.status, 400 | 403) {
             return Ok(None);
         }
         let reply = answer::done(reply).context(|| format!("look the token up at {}", self.vault.http.address()))?;
         let found: LookedUp = answer::data(&reply)?;
-        Ok(Some(Life::new(found.ttl, found.renewable)))
+        Ok(Some(Life::new(asked, found.ttl, found.renewable)))
     }
 
     fn held(&self) -> Option<SecretString> {

@@ -53,6 +53,11 @@ impl Connection<'_> {
                 let (response, _) = self.exchange(method, head, body)?;
                 self.client.write_all(&response[..length.min(response.len())])?;
             }
+            Action::Stall(length) => {
+                let (response, _) = self.exchange(method, head, body)?;
+                self.client.write_all(&response[..length.min(response.len())])?;
+                self.shared.hold(rule)?;
+            }
             Action::Close => {}
             Action::Hang => self.shared.hold(rule)?,
             Action::Hold => {

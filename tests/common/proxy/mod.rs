@@ -169,6 +169,11 @@ impl Proxy {
         }
     }
 
+    /// How many connections have been taken so far.
+    pub fn connections(&self) -> u64 {
+        self.shared.lock().next_connection
+    }
+
     /// All requests so far, in the order they came.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.lock().seen.clone()

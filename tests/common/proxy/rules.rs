@@ -39,6 +39,8 @@ pub enum Action {
     Delay(Duration),
     /// Passes it on, gives that many bytes of the response (head included), and closes the connection.
     Cut(usize),
+    /// Passes it on, gives that many bytes of the response, and then nothing more; the connection stays open.
+    Stall(usize),
     /// Closes the connection without passing it on.
     Close,
     /// Never answers it, and does not pass it on; the connection stays open.

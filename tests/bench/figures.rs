@@ -1,0 +1,157 @@
+//! What was measured, and the medians of it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::arguments::Store;
+use crate::child::Usage;
+
+/// A line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    OriginFirst,
+    DestinationFirst,
+    OriginUnchanged,
+    DestinationUnchanged,
+    OriginChanged,
+    DestinationChanged,
+}
+
+impl Line {
+    pub const ALL: [Line; 6] = [
+        Line::OriginFirst,
+        Line::DestinationFirst,
+        Line::OriginUnchanged,
+        Line::DestinationUnchanged,
+        Line::OriginChanged,
+        Line::DestinationChanged,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Line::OriginFirst => "origin, first",
+            Line::DestinationFirst => "destination, first",
+            Line::OriginUnchanged => "origin, no changes",
+            Line::DestinationUnchanged => "destination, no changes",
+            Line::OriginChanged => "origin, 1 % changed",
+            Line::DestinationChanged => "destination, 1 % changed",
+        }
+    }
+}
+
+/// Numbers of requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    pub origin: u64,
+    pub destination: u64,
+    pub consul: u64,
+}
+
+/// One measurement of one line.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// What the least takes, where anything must be asked at all.
+    pub ceiling: Option<Duration>,
+    /// What the cycle took by its own account.
+    pub cycle: Duration,
+    /// What the whole process took.
+    pub usage: Usage,
+    /// What the cycle asked.
+    pub asked: Asked,
+    /// What had to be asked.
+    pub least: Asked,
+    /// Secrets copied.
+    pub copied: u64,
+    /// The cycle's report.
+    pub reported: Value,
+}
+
+impl Sample {
+    /// The ceiling's time as a share of the cycle's.
+    pub fn ratio(&self) -> Option<f64> {
+        Some(self.ceiling?.as_secs_f64() / self.cycle.as_secs_f64().max(0.001))
+    }
+
+    /// As [`Sample::ratio`], of the whole process.
+    pub fn process_ratio(&self) -> Option<f64> {
+        Some(self.ceiling?.as_secs_f64() / self.usage.wall.as_secs_f64())
+    }
+}
+
+/// All runs with one number of secrets and one store.
+pub struct Figures {
+    pub store: Store,
+    pub secrets: usize,
+    pub workers: usize,
+    samples: Vec<(Line, Sample)>,
+}
+
+impl Figures {
+    pub fn new(store: Store, secrets: usize, workers: usize) -> Figures {
+        Figures {
+            store,
+            secrets,
+            workers,
+            samples: Vec::new(),
+        }
+    }
+
+    /// Adds a run.
+    pub fn add(&mut self, samples: Vec<(Line, Sample)>) {
+        self.samples.extend(samples);
+    }
+
+    pub fn of(&self, line: Line) -> impl Iterator<Item = &Sample> {
+        self.samples
+            .iter()
+            .filter(move |(of, _)| *of == line)
+            .map(|(_, sample)| sample)
+    }
+
+    pub fn median(&self, line: Line, figure: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.of(line).map(figure).collect())
+    }
+
+    /// Median, least and most of the ratios; `None` for a line without a ceiling.
+    pub fn ratio(&self, line: Line, ratio: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
+        let ratios: Vec<f64> = self.of(line).filter_map(ratio).collect();
+        (!ratios.is_empty()).then(|| Spread {
+            least: ratios.iter().copied().fold(f64::INFINITY, f64::min),
+            most: ratios.iter().copied().fold(0.0, f64::max),
+            median: median(ratios),
+        })
+    }
+
+    /// The most of all runs and lines, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        self.samples
+            .iter()
+            .map(|(_, sample)| sample.usage.peak_memory)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// The CPU time of the first destination cycle's whole process, in microseconds for each secret copied.
+    pub fn cpu_a_secret(&self) -> f64 {
+        self.median(Line::DestinationFirst, |sample| {
+            sample.usage.cpu.as_secs_f64() * 1e6 / sample.copied.max(1) as f64
+        })
+    }
+}
+
+/// How far measurements of one thing lie apart.
+pub struct Spread {
+    pub least: f64,
+    pub median: f64,
+    pub most: f64,
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    match figures.len() {
+        0 => 0.0,
+        length if length % 2 == 1 => figures[length / 2],
+        length => (figures[length / 2 - 1] + figures[length / 2]) / 2.0,
+    }
+}

@@ -1,0 +1,373 @@
+//! Mistakes in the configuration, through the real binary.
+
+use serde_json::{Value, json};
+
+use super::{refusal, sound_config};
+use crate::common::vsync::Vsync;
+use crate::ends::Untouched;
+
+/// Sets what is at `pointer`; null takes it away.
+fn put(config: &mut Value, pointer: &str, value: Value) {
+    let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+    let parent = config
+        .pointer_mut(parent)
+        .and_then(Value::as_object_mut)
+        .expect("an object");
+    match value {
+        Value::Null => drop(parent.remove(key)),
+        value => drop(parent.insert(key.to_owned(), value)),
+    }
+}
+
+#[test]
+fn every_mistake_names_the_key_and_what_to_do_and_contacts_nobody() {
+    let address = Untouched::new();
+    let sound = sound_config(&address.address());
+    let mark = "hvs.MARK";
+    for (pointer, value, message) in [
+        // Types and ranges: the type found is named, never the value.
+        (
+            "/numBuckets",
+            json!(0),
+            "numBuckets: must be a whole number from 1 to 65535, found another number",
+        ),
+        (
+            "/numBuckets",
+            json!(65536),
+            "numBuckets: must be a whole number from 1 to 65535",
+        ),
+        (
+            "/numBuckets",
+            json!(1.5),
+            "numBuckets: must be a whole number from 1 to 65535",
+        ),
+        (
+            "/numBuckets",
+            json!(mark),
+            "numBuckets: must be a whole number from 1 to 65535, found a string",
+        ),
+        (
+            "/ignoreDeletes",
+            json!("yes"),
+            "ignoreDeletes: must be true or false, found a string",
+        ),
+        (
+            "/maxDeletes",
+            json!("101%"),
+            "maxDeletes: must be a share like \"50%\", from 0% to 100%, or a whole number",
+        ),
+        ("/maxDeletes", json!(-1), "maxDeletes: must be a share"),
+        (
+            "/log",
+            json!({ "level": "trace" }),
+            "log.level: must be one of debug, info, warn, error",
+        ),
+        (
+            "/log",
+            json!({ "type": mark }),
+            "log.type: must be one of console, json",
+        ),
+        (
+            "/origin/numWorkers",
+            json!(0),
+            "origin.numWorkers: must be a whole number from 1 to 256",
+        ),
+        (
+            "/origin/numWorkers",
+            json!(257),
+            "origin.numWorkers: must be a whole number from 1 to 256",
+        ),
+        (
+            "/destination/tick",
+            json!("soon"),
+            "destination.tick: must be a duration from 100ms to 8760h, written like 90s, 5m or 1h30m",
+        ),
+        (
+            "/destination/timeout",
+            json!(5),
+            "destination.timeout: must be a duration",
+        ),
+        (
+            "/origin/vault/token",
+            json!({ "a": mark }),
+            "origin.vault.token: must be a string, not empty, without white space, found an object",
+        ),
+        (
+            "/origin/vault/token",
+            json!(format!("{mark}\n")),
+            "origin.vault.token: must not hold white space",
+        ),
+        (
+            "/origin/vault/address",
+            json!("127.0.0.1:8200"),
+            "origin.vault.address: must start with http:// or https://",
+        ),
+        (
+            "/origin/vault/address",
+            json!("http://me:hvs.MARK@host"),
+            "origin.vault.address: must not hold a user or password",
+        ),
+        (
+            "/origin/vault/address",
+            json!("http://host/v1"),
+            "origin.vault.address: must end after the host and port",
+        ),
+        (
+            "/origin/vault/requestTimeout",
+            json!("0s"),
+            "origin.vault.requestTimeout: must be a duration",
+        ),
+        (
+            "/origin/vault/maxRetries",
+            json!(11),
+            "origin.vault.maxRetries: must be a whole number from 0 to 10",
+        ),
+        (
+            "/origin/vault/rateLimit",
+            json!(0),
+            "origin.vault.rateLimit: must be a whole number from 1 to",
+        ),
+        (
+            "/origin/vault/namespace",
+            json!("a//b"),
+            "origin.vault.namespace: must not have an empty segment",
+        ),
+        (
+            "/origin/mounts",
+            json!("secret/"),
+            "origin.mounts: must be a list of strings, each ending with /, found a string",
+        ),
+        ("/origin/mounts", json!(["secret"]), "origin.mounts.0: must end with /"),
+        (
+            "/origin/mounts",
+            json!(["/secret/"]),
+            "origin.mounts.0: must not start with /",
+        ),
+        (
+            "/origin/mounts",
+            json!(["a/", "a/b/"]),
+            "origin.mounts.1: lies in, equals or holds the data path at index 0",
+        ),
+        (
+            "/origin/include",
+            json!(["(hvs.MARK"]),
+            "origin.include.0: not a regular expression",
+        ),
+        (
+            "/origin/exclude",
+            json!([1]),
+            "origin.exclude.0: must be a string, found a number",
+        ),
+        (
+            "/origin/syncPath",
+            json!("../x"),
+            "origin.syncPath: must not have an empty segment, nor one that is . or ..",
+        ),
+        (
+            "/destination/transforms",
+            json!([{ "from": "a" }]),
+            "destination.transforms.0.to: is missing",
+        ),
+        (
+            "/destination/transforms",
+            json!([{ "from": "(", "to": "a" }]),
+            "destination.transforms.0.from: not a regular expression",
+        ),
+        (
+            "/destination/transforms",
+            json!([{ "form": "a", "to": "a" }]),
+            "destination.transforms.0.form: unknown key, did you mean from?",
+        ),
+        // Keys that are not there, or stand in the wrong place.
+        (
+            "/numBukets",
+            json!(20),
+            "numBukets: unknown key, did you mean numBuckets?",
+        ),
+        (
+            "/origin/vault/approl",
+            json!({ "role_id": mark }),
+            "origin.vault.approl: unknown key, did you mean origin.vault.approle?",
+        ),
+        (
+            "/origin/vault/tls",
+            json!({}),
+            "origin.vault.tls: unknown key; `vsync help config` lists all",
+        ),
+        (
+            "/origin/transforms",
+            json!([]),
+            "origin.transforms: no key of the origin, write it under a destination",
+        ),
+        (
+            "/destination/numBuckets",
+            json!(3),
+            "destination.numBuckets: no key of destination, write numBuckets at the top level",
+        ),
+        (
+            "/syncPath",
+            json!("vsync/"),
+            "syncPath: no top-level key, write origin.syncPath and, for a destination, destination.syncPath",
+        ),
+        (
+            "/origin/dc",
+            json!("dc1"),
+            "origin.dc: no longer read, write origin.consul.dc",
+        ),
+        // What belongs together.
+        (
+            "/origin/vault/token",
+            Value::Null,
+            "origin.vault: no way to log in, give one of origin.vault.token (VSYNC_ORIGIN_VAULT_TOKEN)",
+        ),
+        (
+            "/origin/vault/tokenFile",
+            json!("t"),
+            "origin.vault.token and origin.vault.tokenFile: two ways to log in to one Vault, keep one",
+        ),
+        (
+            "/origin/vault/approle",
+            json!({ "role_id": "r" }),
+            "origin.vault.token and origin.vault.approle.role_id: two ways to log in to one Vault, keep one",
+        ),
+        (
+            "/origin/vault/address",
+            Value::Null,
+            "origin.vault.address: is missing, give it in the config file, as VSYNC_ORIGIN_VAULT_ADDRESS or --origin.vault.address",
+        ),
+        (
+            "/origin/consul",
+            Value::Null,
+            "origin: no place for its sync info, give origin.consul.address or origin.file.path",
+        ),
+        (
+            "/origin/file",
+            json!({ "path": "f" }),
+            "origin.consul.address and origin.file.path: two places for one sync info, keep one",
+        ),
+        (
+            "/destination/mounts",
+            json!([]),
+            "destination.mounts: must list a data path; leave it out to take the origin's",
+        ),
+        (
+            "/destinations",
+            json!([{}]),
+            "destination and destinations.0: write either the object destination or the list destinations",
+        ),
+    ] {
+        let mut config = sound.clone();
+        put(&mut config, pointer, value);
+        let output = Vsync::new(&config).args(["sync", "--once"]).run();
+        let line = refusal(&output);
+        assert!(line.contains(message), "{pointer}: {line}\nnot: {message}");
+        output.expect_nowhere(mark);
+    }
+    address.expect_untouched();
+}
+
+#[test]
+fn destinations_need_names_and_places_of_their_own() {
+    let address = Untouched::new();
+    let sound = sound_config(&address.address());
+    let two = |first: Value, second: Value| {
+        let mut config = sound.clone();
+        let destination = config
+            .as_object_mut()
+            .and_then(|config| config.remove("destination"))
+            .expect("one");
+        let mut list = [destination.clone(), destination];
+        for (one, keys) in list.iter_mut().zip([first, second]) {
+            one.as_object_mut()
+                .expect("an object")
+                .extend(keys.as_object().expect("an object").clone());
+        }
+        config["destinations"] = json!(list);
+        refusal(&Vsync::new(&config).args(["--once"]).run())
+    };
+    let line = two(json!({ "syncPath": "a" }), json!({ "syncPath": "b" }));
+    assert!(
+        line.contains("destinations.0 and destinations.1") || line.contains("distinct names"),
+        "{line}"
+    );
+    let line = two(json!({ "name": "a" }), json!({ "name": "b" }));
+    assert_eq!(
+        line,
+        "destinations.0 and destinations.1: two destinations on one store and sync path, give each its own syncPath"
+    );
+    address.expect_untouched();
+}
+
+#[test]
+fn a_command_that_lacks_its_role_says_so() {
+    let address = Untouched::new();
+    let sound = sound_config(&address.address());
+    for (gone, arguments, message) in [
+        ("/origin/mounts", &["origin", "--once"][..], "origin.mounts: is missing"),
+        (
+            "/destination",
+            &["destination", "--once"],
+            "destinations: none is configured, so there is nothing to do",
+        ),
+        (
+            "/origin",
+            &["destination", "--once"],
+            "origin.vault.address: is missing",
+        ),
+    ] {
+        let mut config = sound.clone();
+        put(&mut config, gone, Value::Null);
+        let line = refusal(&Vsync::new(&config).args(arguments).run());
+        assert!(line.contains(message), "{gone}: {line}");
+    }
+    let line = refusal(&Vsync::without_config().args(["--once"]).run());
+    assert!(
+        line.ends_with("no config file was found at vsync.json or /etc/vsync/vsync.json"),
+        "{line}"
+    );
+    address.expect_untouched();
+}
+
+#[test]
+fn a_file_that_is_no_json_is_told_what_to_be() {
+    let instead = "is no longer read, write the same keys as JSON: {\"origin\": {...}}";
+    for (name, text, message) in [
+        (
+            "v.yaml",
+            "origin:\n  vault: {}\n",
+            format!("config file v.yaml: YAML {instead}"),
+        ),
+        (
+            "v.hcl",
+            "origin \"x\" {\n}\n",
+            format!("config file v.hcl: HCL {instead}"),
+        ),
+        (
+            "v.conf",
+            "origin:\n  mounts: [hvs.MARK]\n",
+            format!("config file v.conf: is not JSON but looks like YAML or HCL, which {instead}"),
+        ),
+        (
+            "v.json",
+            "{\"a\": hvs.MARK}",
+            "config file v.json: is not JSON: the mistake is at line 1, column 7".to_owned(),
+        ),
+        (
+            "v.json",
+            "[1]",
+            "config file v.json: must hold one JSON object, found a list".to_owned(),
+        ),
+        ("v.json", "", "config file v.json: is empty".to_owned()),
+        (
+            "v.json",
+            "{\"name\": \"a\", \"name\": \"b\"}",
+            "config file v.json: has the key name twice".to_owned(),
+        ),
+    ] {
+        let vsync = Vsync::without_config();
+        vsync.folder().write(name, text);
+        let output = vsync.args(["--once", "-c", name]).run();
+        assert_eq!(refusal(&output), message, "{text}");
+        output.expect_nowhere("hvs.MARK");
+    }
+}
