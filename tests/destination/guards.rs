@@ -179,7 +179,8 @@ fn a_long_cycle_that_is_killed_has_saved_what_it_copied() {
     let running = pair.vsync().args(["destination", "--once"]).spawn();
     last.wait_until_held(4);
     let index = pair.key("index");
-    wait::until("the checkpoint is saved", wait::SOON, || {
+    // Well before the ten seconds after which there would be one anyway.
+    wait::until("the checkpoint is saved", Duration::from_secs(5), || {
         consul::shared().get(&index).is_some()
     });
     running.kill();
@@ -204,6 +205,27 @@ fn a_long_cycle_that_is_killed_has_saved_what_it_copied() {
     assert!(reads as u64 == left, "{reads} reads for {left} secrets");
     same("info", pair.info(), pair.info_of("origin"));
     assert!(keys.iter().all(|key| pair.destination.version(key) == Some(1)));
+}
+
+#[test]
+fn a_slow_cycle_that_is_killed_has_saved_what_it_copied() {
+    let pair = Pair::new();
+    pair.seed(&["a", "b", "c"]);
+    pair.run_origin();
+    let held = pair.at_destination.when(pair.there("POST", "c"), Action::Hold);
+    let running = pair.vsync().args(["destination", "--once"]).spawn();
+    held.wait_until_held(1);
+    let index = pair.key("index");
+    wait::until("ten seconds' work is saved", Duration::from_secs(30), || {
+        consul::shared().get(&index).is_some()
+    });
+    running.kill();
+    drop(running);
+    pair.at_destination.close_connections();
+    held.release();
+    same("known", pair.known(), ["a", "b"]);
+    expect(&pair.run_destination(), 0, "saved", &[("added", 1), ("paths", 3)]);
+    same("versions", pair.versions(&["a", "b", "c"]), [Some(1); 3]);
 }
 
 #[test]
