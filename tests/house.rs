@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// What a module uses of its own layer, or of none but these although they lie below.
-const ONLY: [(&str, &[&str]); 14] = [
+const ONLY: [(&str, &[&str]); 15] = [
     // The map, and `run`, which puts the parts together.
     ("lib", &["cli", "config", "cycle", "daemon", "scope"]),
     // Settings hold what the layers below need; they are never handed down whole.
@@ -40,10 +40,10 @@ const ONLY: [(&str, &[&str]); 14] = [
     ("sync_info", &["transform", "time", "error"]),
     ("transform", &["error", "filter"]),
     ("filter", &["error"]),
-    // Consul's token comes from where Vault's secret ids come from.
-    ("consul", &["vault", "http", "scope", "error"]),
+    ("consul", &["http", "scope", "secret", "error"]),
     ("vault", &["http", "scope", "secret", "error"]),
     ("http", &["scope", "error"]),
+    ("secret", &["error"]),
     ("scope", &["error"]),
     ("error", &[]),
 ];

@@ -38,8 +38,9 @@ fn a_first_cycle_stores_exactly_what_metadata_says() {
 
         let mut meta = pair.info.json("origin/meta");
         assert!(meta["savedAt"].take().is_string());
+        assert_eq!(meta["index"].take(), pair.info.hash("origin/index"));
         let expected = json!({
-            "format": 1, "role": "origin", "name": "origin", "namespace": "", "savedAt": null,
+            "format": 1, "role": "origin", "name": "origin", "namespace": "", "savedAt": null, "index": null,
             "clusterId": pair.origin.vault.cluster_id(), "counts": {"kvV2": 6}, "include": [], "exclude": [],
             "dataPaths": [{
                 "path": &*pair.origin, "mount": &*pair.origin, "mountUuid": pair.origin.uuid(), "type": "kvV2",

@@ -220,7 +220,7 @@ fn a_listing_that_fails_fails_the_cycle_and_nothing_is_saved() {
         let output = pair.origin_cycle("failed");
         rule.release();
         output.expect(rule.seen() == 1, &format!("{name}: asked once"));
-        let folder = format!("list {}", pair.path("team/"));
+        let folder = format!("list {}", pair.origin.metadata_path("team/"));
         expect_error(&output, "origin", None, &[&folder]);
         expect_counts(&output, "origin", &[("failed", 0), ("held", 0)]);
         assert_eq!(pair.info.stamps("origin/"), stamps, "{name}");

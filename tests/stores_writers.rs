@@ -261,3 +261,28 @@ fn a_save_in_progress_is_ridden_out() {
     );
     pair.destination_cycle("unchanged");
 }
+
+#[test]
+fn counts_of_a_save_that_was_cut_off_after_meta_are_not_believed() {
+    for pair in Pair::of_each_store() {
+        pair.fill(&["a", "b", "c"]);
+        pair.once("sync", &[]).expect_code(0);
+        let is_committed = |key: &&String| !key.ends_with("/meta");
+        let keys: Vec<String> = pair.info.stamps("destination/").into_keys().collect();
+        let before: Vec<_> = keys
+            .iter()
+            .filter(is_committed)
+            .map(|key| (key, pair.info.get(key)))
+            .collect();
+        pair.fill(&["d"]);
+        pair.once("sync", &[]).expect_code(0);
+        // As if the last save had ended right after its meta.
+        for (key, value) in before {
+            pair.info.put(key, value.unwrap());
+        }
+        let output = pair.destination_cycle("saved");
+        expect_counts(&output, "destination", &[("paths", 4), ("added", 1), ("unchanged", 3)]);
+        assert_eq!(pair.info.sound("destination", BUCKETS).len(), 4);
+        assert_eq!(pair.destination.version("d"), Some(1), "it was adopted");
+    }
+}

@@ -17,9 +17,9 @@ use super::settings::{
 use crate::consul::ConsulSettings;
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
-use crate::secret::SecretString;
+use crate::secret::{SecretSource, SecretString};
 use crate::transform::Transforms;
-use crate::vault::{AppRole, Login, SecretSource, VaultSettings};
+use crate::vault::{AppRole, Login, VaultSettings};
 
 const DEFECT: &str = "the config can't be used";
 

@@ -102,7 +102,8 @@ mod tests {
 
     use super::keys::{KEYS, Place, Section};
     use super::*;
-    use crate::vault::{Login, SecretSource};
+    use crate::secret::SecretSource;
+    use crate::vault::Login;
 
     type Pairs<'a> = &'a [(&'a str, &'a str)];
 

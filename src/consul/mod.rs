@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::error::{Error, Kind, Result};
 use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
 use crate::scope::Scope;
-use crate::vault::SecretSource;
+use crate::secret::SecretSource;
 
 /// The largest value that Consul takes, in bytes (`kv_max_value_size`, FACTS.md section 13).
 pub const VALUE_LIMIT: usize = 512 * 1024;

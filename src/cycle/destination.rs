@@ -307,6 +307,8 @@ impl Destination {
     }
 
     fn meta(&self, place: &Place, info: &SyncInfo, unloaded: &BTreeMap<SecretType, u64>) -> Meta {
+        // Before the counts, so that counts of another moment are seen to be that.
+        let index = info.reindex().hash().to_string();
         let mut counts = info.counts();
         for (kind, count) in unloaded {
             *counts.entry(*kind).or_default() += count;
@@ -323,7 +325,7 @@ impl Destination {
             transforms: self.settings.transforms.rules().to_vec(),
             counts,
             saved_at: time::now(),
-            checkpoint: false,
+            index,
         }
     }
 }

@@ -238,9 +238,7 @@ impl Folders {
                     let level = reach(error.kind());
                     execution.run.report(Problem {
                         path: None,
-                        error: error
-                            .raised(level)
-                            .context(format!("list {} at the destination", data_path.path_of(folder, ""))),
+                        error: error.raised(level).context("at the destination"),
                         is_failure: false,
                     });
                     None

@@ -166,8 +166,7 @@ impl Origin {
     fn list(&self, run: &Run, (number, data_path): (usize, &DataPath), folder: &str, found: &Sender<Vec<Job>>) {
         let names = data_path.engine.list(self.vault.within(run.scope), folder);
         let names = names.unwrap_or_else(|error| {
-            let what = format!("list {}", data_path.path_of(folder, ""));
-            run.end(error.context(what));
+            run.end(error);
             Vec::new()
         });
         let job = |name: String| match name.ends_with('/') {
@@ -266,6 +265,8 @@ impl Origin {
     }
 
     fn meta(&self, place: &Place, info: &SyncInfo) -> Meta {
+        // Before the counts, so that counts of another moment are seen to be that.
+        let index = info.reindex().hash().to_string();
         Meta {
             format: FORMAT,
             role: Role::Origin,
@@ -278,7 +279,7 @@ impl Origin {
             transforms: Vec::new(),
             counts: info.counts(),
             saved_at: time::now(),
-            checkpoint: false,
+            index,
         }
     }
 }

@@ -70,9 +70,8 @@ impl<'a> OwnInfo<'a> {
         };
         let is_foreign = index.is_some() && found.own.borrow().meta.is_none();
         let has_other_count = found.info.count() != num_buckets;
-        // A cycle that was cut off after a checkpoint left counts that may be too low.
-        let is_checkpoint = found.own.borrow().meta.as_ref().is_some_and(|meta| meta.checkpoint);
-        if is_foreign || has_other_count || is_checkpoint {
+        let has_stale_counts = !found.own.borrow().is_of_one_save();
+        if is_foreign || has_other_count || has_stale_counts {
             found.load_all()?;
         }
         if is_foreign && found.is_any_whole.get() {
@@ -236,12 +235,13 @@ impl<'a> OwnInfo<'a> {
             return Ok(());
         }
         let meta = Meta {
+            index: self.info.reindex().hash().to_string(),
             counts: self.info.counts(),
             saved_at: time::now(),
             ..meta
         };
         self.store
-            .save(self.run.scope, &mut self.own.borrow_mut(), &self.info, &meta)
+            .save(self.run.scope, &mut self.own.borrow_mut(), &self.info, meta)
             .map(drop)
     }
 }

@@ -67,13 +67,8 @@ impl Saver<'_> {
                 Ok(signal) => signal,
             };
             run.check()?;
-            let is_whole = matches!(signal, Signal::Whole);
-            let meta = Meta {
-                checkpoint: !is_whole,
-                ..(self.meta)()
-            };
-            wrote |= self.store.save(run.scope, self.own, self.info, &meta)?;
-            if is_whole {
+            wrote |= self.store.save(run.scope, self.own, self.info, (self.meta)())?;
+            if matches!(signal, Signal::Whole) {
                 return Ok(wrote);
             }
         }

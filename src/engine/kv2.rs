@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Engine, Expected, Fetched, Presence, Right, Secret, Stored};
-use crate::error::{Error, Kind, Result, fail};
+use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Reply;
 use crate::sync_info::{Insight, SecretType};
 use crate::time;
@@ -108,7 +108,8 @@ impl Engine for Kv2 {
     }
 
     fn list(&self, session: Session, folder: &str) -> Result<Vec<String>> {
-        session.list(&format!("{}{folder}", self.metadata))
+        let path = format!("{}{folder}", self.metadata);
+        session.list(&path).context(|| format!("list {path}"))
     }
 
     fn insight(&self, session: Session, path: &str) -> Result<Presence> {

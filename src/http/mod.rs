@@ -113,20 +113,6 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// An answer that no server gave.
-    #[cfg(test)]
-    pub fn new(status: u16, body: Vec<u8>, headers: &[(&'static str, &'static str)]) -> Reply {
-        use ureq::http::HeaderValue;
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-        Reply {
-            status,
-            body,
-            headers: headers.collect(),
-        }
-    }
-
     /// A header's value, if it is there and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -413,6 +399,21 @@ pub fn encode_path(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Reply {
+        /// An answer that no server gave.
+        pub fn new(status: u16, body: Vec<u8>, headers: &[(&'static str, &'static str)]) -> Reply {
+            use ureq::http::HeaderValue;
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+            Reply {
+                status,
+                body,
+                headers: headers.collect(),
+            }
+        }
+    }
 
     #[test]
     fn paths_are_encoded_as_the_servers_decode_them() {

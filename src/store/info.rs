@@ -57,6 +57,16 @@ pub struct Snapshot<'a> {
     pub index: Index,
 }
 
+impl Own {
+    /// Whether `meta` and the index were saved together; else the counts in `meta` may be wrong.
+    pub fn is_of_one_save(&self) -> bool {
+        match (&self.meta, &self.index) {
+            (Some(meta), Some(index)) => meta.index == index.hash().to_string(),
+            _ => true,
+        }
+    }
+}
+
 impl InfoStore {
     /// The info of `role` under `sync_path`, which ends with `/`.
     pub fn new(store: Box<dyn Store>, sync_path: &str, role: Role) -> InfoStore {
@@ -237,7 +247,7 @@ impl InfoStore {
     ///
     /// # Errors
     /// [`Kind::Conflict`] if another writer saved in between; [`Kind::Refused`] for a bucket over the limit.
-    pub fn save(&self, scope: &Scope, own: &mut Own, info: &SyncInfo, meta: &Meta) -> Result<bool> {
+    pub fn save(&self, scope: &Scope, own: &mut Own, info: &SyncInfo, meta: Meta) -> Result<bool> {
         let mut index = info.reindex();
         let count = index.len();
         let old_count = own.stored.len();
@@ -246,14 +256,15 @@ impl InfoStore {
         }
         let changed: Vec<usize> = (0..count).filter(|&n| own.stored[n] != index.get(n)).collect();
         let is_new_index = own.index.as_ref() != Some(&index);
-        let has_new_rules = own.meta.as_ref().is_none_or(|own| !own.same_rules(meta));
-        if !is_new_index && changed.is_empty() && !has_new_rules {
+        let says_else = |own: &Meta| !own.same_rules(&meta) || own.index != meta.index;
+        let is_new_meta = own.meta.as_ref().is_none_or(says_else);
+        if !is_new_index && changed.is_empty() && !is_new_meta {
             return Ok(false);
         }
         self.ensure_fits(info, &changed, &index)?;
         self.ensure_still_ours(scope, own)?;
         self.store.put(scope, &self.key("meta"), &meta.to_bytes())?;
-        own.meta = Some(meta.clone());
+        own.meta = Some(meta);
         for n in changed {
             let (hash, bytes) = info.snapshot(n)?;
             self.store.put(scope, &self.key(&n.to_string()), &bytes)?;

@@ -135,6 +135,11 @@ impl Index {
         text.into_bytes()
     }
 
+    /// The hash of the stored index itself.
+    pub fn hash(&self) -> Hash {
+        Hash::of(&self.to_bytes())
+    }
+
     /// How many buckets there are.
     #[allow(clippy::len_without_is_empty, reason = "an index is never empty")]
     pub fn len(&self) -> usize {

@@ -63,9 +63,10 @@ pub struct Meta {
     pub counts: BTreeMap<SecretType, u64>,
     /// When the info was saved, by the clock of the machine that saved it.
     pub saved_at: String,
-    /// Saved in the middle of a cycle: the counts were those of a moment before.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub checkpoint: bool,
+    /// The hash of the stored index that it was saved with. Beside another index, from a save that was cut off or
+    /// made while others went on adding, the counts may be wrong.
+    #[serde(default)]
+    pub index: String,
 }
 
 /// A data path and the mount that it led to.
@@ -114,6 +115,7 @@ impl Meta {
             let mut bare = meta.clone();
             bare.counts.clear();
             bare.saved_at.clear();
+            bare.index.clear();
             bare
         };
         bare(self) == bare(other)
@@ -147,7 +149,7 @@ mod tests {
             transforms: Vec::new(),
             counts: BTreeMap::from([(SecretType::KvV2, 3)]),
             saved_at: "2026-11-21T10:00:00.000Z".into(),
-            checkpoint: false,
+            index: "00ff".into(),
         }
     }
 
@@ -160,7 +162,7 @@ mod tests {
             concat!(
                 r#"{"format":1,"role":"origin","name":"origin","clusterId":"c1","namespace":"","#,
                 r#""dataPaths":[{"path":"secret/","mount":"secret/","mountUuid":"u1","type":"kvV2"}],"#,
-                r#""include":[],"exclude":["^secret/data/tmp/"],"counts":{"kvV2":3},"savedAt":"2026-11-21T10:00:00.000Z"}"#
+                r#""include":[],"exclude":["^secret/data/tmp/"],"counts":{"kvV2":3},"savedAt":"2026-11-21T10:00:00.000Z","index":"00ff"}"#
             )
         );
     }
@@ -170,6 +172,7 @@ mod tests {
         let (old, mut new) = (meta(), meta());
         new.counts.clear();
         new.saved_at.clear();
+        new.index.clear();
         assert!(old.same_rules(&new));
         new.data_paths[0].mount_uuid = "u2".into();
         assert!(!old.same_rules(&new));

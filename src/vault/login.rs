@@ -4,17 +4,16 @@
 //! A 403 does not say whether the token or its policies are the reason, so the token looks itself up
 //! (FACTS.md section 8).
 
-use std::path::Path;
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{AppRole, Login, SecretSource, Session, answer};
+use super::{AppRole, Login, Session, answer};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Method;
-use crate::secret::SecretString;
+use crate::secret::{SecretSource, SecretString, read_secret};
 
 /// The token in use.
 #[derive(Default)]
@@ -260,29 +259,6 @@ impl Session<'_> {
             Login::AppRole(_) | Login::TokenFile(_) => error,
         }
     }
-}
-
-impl SecretSource {
-    /// The secret itself.
-    ///
-    /// # Errors
-    /// [`Kind::File`] if the file can't be read or is empty.
-    pub fn read(&self) -> Result<SecretString> {
-        match self {
-            SecretSource::Value(secret) => Ok(secret.clone()),
-            SecretSource::File(path) => read_secret(path),
-        }
-    }
-}
-
-fn read_secret(path: &Path) -> Result<SecretString> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Error::new(Kind::File, format!("read {}: {}", path.display(), error.kind())))?;
-    let secret = text.trim_end();
-    if secret.is_empty() {
-        return fail(Kind::File, format!("read {}: the file is empty", path.display()));
-    }
-    Ok(SecretString::new(secret))
 }
 
 fn auth(body: &[u8]) -> Result<Auth> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Result};
 use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
 use crate::scope::Scope;
-use crate::secret::SecretString;
+use crate::secret::{SecretSource, SecretString};
 use login::Held;
 
 pub use access::{Health, Mount};
@@ -65,15 +65,6 @@ pub struct AppRole {
     pub role_id: String,
     /// The secret id; none for roles with `bind_secret_id=false`.
     pub secret_id: Option<SecretSource>,
-}
-
-/// A secret as configured, or the file that holds it.
-#[derive(Clone, Debug)]
-pub enum SecretSource {
-    /// The secret itself.
-    Value(SecretString),
-    /// A file, read when the secret is needed; white space at its end is dropped.
-    File(PathBuf),
 }
 
 /// A client of one Vault; shared by the threads of one role.

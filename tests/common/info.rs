@@ -261,6 +261,12 @@ impl Info {
         }
     }
 
+    /// The SHA-256 of the bytes of a key.
+    #[track_caller]
+    pub fn hash(&self, key: &str) -> String {
+        hex(&Sha256::digest(self.get(key).expect("a value")))
+    }
+
     /// The bucket's key that a path belongs to, by the contract's own words.
     pub fn bucket_of(role: &str, path: &str, count: usize) -> String {
         let digest = Sha256::digest(path);
@@ -291,7 +297,13 @@ impl Info {
             assert_eq!(bytes, canonical(&listed, &key, count), "the bytes of {key}");
         }
         assert_eq!(self.json(&format!("{role}/index")), Value::from(hashes), "the index");
-        let counted = self.json(&format!("{role}/meta"))["counts"]["kvV2"].as_u64();
+        let meta = self.json(&format!("{role}/meta"));
+        assert_eq!(
+            meta["index"],
+            self.hash(&format!("{role}/index")),
+            "the index that meta is of"
+        );
+        let counted = meta["counts"]["kvV2"].as_u64();
         assert_eq!(counted.unwrap_or_default(), listed.len() as u64, "the counts in meta");
         listed
     }

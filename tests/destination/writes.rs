@@ -192,7 +192,7 @@ fn a_folder_that_cannot_be_listed_is_read_secret_by_secret() {
     expect_problem(
         &output,
         "",
-        &[&pair.destination.data_path("f/"), "list", "at the destination"],
+        &[&pair.destination.metadata_path("f/"), "list", "at the destination"],
     );
     same(
         "versions",
