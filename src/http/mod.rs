@@ -394,7 +394,7 @@ pub fn encode_path(path: &str) -> String {
 #[derive(Default)]
 struct InFlight {
     count: Mutex<usize>,
-    fewer: Condvar,
+    none: Condvar,
 }
 
 impl InFlight {
@@ -406,7 +406,7 @@ impl InFlight {
     fn wait_empty(&self, until: Instant) {
         let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let left = until.saturating_duration_since(Instant::now());
-        drop(self.fewer.wait_timeout_while(count, left, |count| *count > 0));
+        drop(self.none.wait_timeout_while(count, left, |count| *count > 0));
     }
 }
 
@@ -414,8 +414,12 @@ struct Entered<'a>(&'a InFlight);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.fewer.notify_all();
+        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count -= 1;
+        if *count == 0 {
+            // Only the last one tells, since telling is a system call even when nobody waits.
+            self.0.none.notify_all();
+        }
     }
 }
 
