@@ -25,7 +25,7 @@ impl<J> Queue<'_, J> {
     pub fn send_all(&self, jobs: impl IntoIterator<Item = J, IntoIter: ExactSizeIterator>) -> bool {
         let mut jobs = jobs.into_iter();
         loop {
-            let size = (jobs.len() / (2 * self.workers)).clamp(1, BATCH);
+            let size = (jobs.len() / (4 * self.workers)).clamp(1, BATCH);
             let batch: Vec<J> = jobs.by_ref().take(size).collect();
             if batch.is_empty() {
                 return true;

@@ -7,7 +7,7 @@ use std::time::Instant;
 #[derive(Default)]
 pub(super) struct InFlight {
     count: Mutex<usize>,
-    fewer: Condvar,
+    none: Condvar,
 }
 
 impl InFlight {
@@ -21,7 +21,7 @@ impl InFlight {
     pub(super) fn wait_empty(&self, until: Instant) {
         let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let left = until.saturating_duration_since(Instant::now());
-        drop(self.fewer.wait_timeout_while(count, left, |count| *count > 0));
+        drop(self.none.wait_timeout_while(count, left, |count| *count > 0));
     }
 }
 
@@ -29,7 +29,11 @@ pub(super) struct Entered<'a>(&'a InFlight);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.fewer.notify_all();
+        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count -= 1;
+        if *count == 0 {
+            // Only the last one tells, since telling is a system call even when nobody waits.
+            self.0.none.notify_all();
+        }
     }
 }

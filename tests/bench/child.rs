@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{self, UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde_json::{Value, json};
 
@@ -44,15 +44,20 @@ pub fn measure(words: &[String]) -> ExitCode {
     let status = Command::new(program).args(arguments).stdin(Stdio::null()).status();
     let wall = since.elapsed();
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the kernel counts");
-    let cpu = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     let found = json!({
         "wall": wall.as_micros() as u64,
-        "cpu": cpu,
+        "cpu": cpu(&usage).as_micros() as u64,
         "peakMemory": usage.max_rss() * 1024,
     });
     std::fs::write(file, found.to_string()).expect("the folder is writable");
     let status = status.unwrap_or_else(|error| panic!("start {program}: {error}"));
     ExitCode::from(u8::try_from(shell_code(status)).unwrap_or(u8::MAX))
+}
+
+/// CPU time in user and in kernel mode.
+pub fn cpu(usage: &resource::Usage) -> Duration {
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
 }
 
 /// Runs `vsync <arguments>` and measures it.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::arguments::Store;
 use crate::child::Usage;
+use crate::raw::Took;
 
 /// A line of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub struct Asked {
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// What the least takes, where anything must be asked at all.
-    pub ceiling: Option<Duration>,
+    pub ceiling: Option<Took>,
     /// What the cycle took by its own account.
     pub cycle: Duration,
     /// What the whole process took.
@@ -70,12 +71,12 @@ pub struct Sample {
 impl Sample {
     /// The ceiling's time as a share of the cycle's.
     pub fn ratio(&self) -> Option<f64> {
-        Some(self.ceiling?.as_secs_f64() / self.cycle.as_secs_f64().max(0.001))
+        Some(self.ceiling?.wall.as_secs_f64() / self.cycle.as_secs_f64().max(0.001))
     }
 
     /// As [`Sample::ratio`], of the whole process.
     pub fn process_ratio(&self) -> Option<f64> {
-        Some(self.ceiling?.as_secs_f64() / self.usage.wall.as_secs_f64())
+        Some(self.ceiling?.wall.as_secs_f64() / self.usage.wall.as_secs_f64())
     }
 }
 

@@ -9,6 +9,10 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+
+use crate::child::cpu;
+
 /// The longest wait for one answer.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -21,9 +25,16 @@ pub struct Step {
     pub may_be_absent: bool,
 }
 
-/// Sends all `tasks`, each of which is sent step by step by one of `workers` threads, and tells how long it took.
+/// What sending took this program.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Took {
+    pub wall: Duration,
+    pub cpu: Duration,
+}
+
+/// Sends all `tasks`, each of which is sent step by step by one of `workers` threads, and tells what it took.
 /// Each thread has one connection to each of `servers` (`http://host:port`).
-pub fn send(servers: &[&str], workers: usize, tasks: &[Vec<Step>]) -> Duration {
+pub fn send(servers: &[&str], workers: usize, tasks: &[Vec<Step>]) -> Took {
     let next = AtomicUsize::new(0);
     let ready = Barrier::new(workers + 1);
     std::thread::scope(|threads| {
@@ -38,12 +49,17 @@ pub fn send(servers: &[&str], workers: usize, tasks: &[Vec<Step>]) -> Duration {
                 })
             })
             .collect();
+        let own_cpu = || cpu(&getrusage(UsageWho::RUSAGE_SELF).expect("the kernel counts"));
+        let before = own_cpu();
         ready.wait();
         let since = Instant::now();
         running
             .into_iter()
             .for_each(|one| one.join().expect("a request that succeeds"));
-        since.elapsed()
+        Took {
+            wall: since.elapsed(),
+            cpu: own_cpu() - before,
+        }
     })
 }
 

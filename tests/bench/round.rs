@@ -15,7 +15,7 @@ use crate::common::consul;
 use crate::common::vault_server::{self, VaultServer};
 use crate::common::vsync::{Output, Vsync, set, two_vaults, two_vaults_and_consul};
 use crate::figures::{Asked, Line, Sample};
-use crate::raw::{self, Step};
+use crate::raw::{self, Step, Took};
 use crate::secrets::{DESTINATION, ORIGIN, Requests, Secrets};
 
 /// vsync's mount, of the same name at both ends, as it mostly is.
@@ -116,7 +116,7 @@ impl<'a> Round<'a> {
         let before = self.send(&tasks);
         let mut sample = self.cycle("origin");
         let after = self.send(&tasks);
-        sample.ceiling = Some((before + after) / 2);
+        sample.ceiling = Some(mean(before, after));
         sample.least = Asked {
             origin: tasks.len() as u64,
             ..Asked::default()
@@ -148,7 +148,7 @@ impl<'a> Round<'a> {
         let before = self.send(&first);
         let mut sample = self.cycle("destination");
         let after = self.send(&second);
-        sample.ceiling = (!numbers.is_empty()).then_some((before + after) / 2);
+        sample.ceiling = (!numbers.is_empty()).then(|| mean(before, after));
         sample.copied = numbers.len() as u64;
         sample.least = Asked {
             origin: numbers.len() as u64,
@@ -200,8 +200,15 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn send(&self, tasks: &[Vec<Step>]) -> Duration {
+    fn send(&self, tasks: &[Vec<Step>]) -> Took {
         // In the order of ORIGIN and DESTINATION.
         raw::send(&[&self.origin.address, &self.destination.address], self.workers, tasks)
+    }
+}
+
+fn mean(before: Took, after: Took) -> Took {
+    Took {
+        wall: (before.wall + after.wall) / 2,
+        cpu: (before.cpu + after.cpu) / 2,
     }
 }

@@ -21,7 +21,7 @@ pub fn table(figures: &Figures) -> String {
             figures.workers,
             figures.store.name()
         ),
-        "| cycle | time | ceiling | ratio (least to most) | whole process | its CPU | CPU a secret | peak memory \
+        "| cycle | time | ceiling | ratio (least to most) | whole process | its CPU | CPU a secret, and the ceiling's | peak memory \
          | requests: origin, destination, Consul | beyond the least |"
             .to_owned(),
         "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |".to_owned(),
@@ -42,11 +42,12 @@ fn row(figures: &Figures, line: Line) -> String {
         Line::DestinationFirst | Line::DestinationChanged => figures.of(line).map(|sample| sample.copied).max(),
         _ => Some(figures.secrets as u64),
     };
+    let each = |seconds: f64| seconds * 1e6 / secrets.unwrap_or(1).max(1) as f64;
     let cells = [
         line.name().to_owned(),
         time(seconds(&|sample| sample.cycle)),
         figures
-            .ratio(line, |sample| sample.ceiling.map(|ceiling| ceiling.as_secs_f64()))
+            .ratio(line, |sample| Some(sample.ceiling?.wall.as_secs_f64()))
             .map_or_else(none, |ceiling| time(Duration::from_secs_f64(ceiling.median))),
         figures.ratio(line, |sample| sample.ratio()).map_or_else(none, spread),
         match figures.ratio(line, |sample| sample.process_ratio()) {
@@ -54,7 +55,10 @@ fn row(figures: &Figures, line: Line) -> String {
             None => time(seconds(&|sample| sample.usage.wall)),
         },
         time(cpu),
-        format!("{:.0} µs", cpu.as_secs_f64() * 1e6 / secrets.unwrap_or(1).max(1) as f64),
+        match figures.ratio(line, |sample| Some(sample.ceiling?.cpu.as_secs_f64())) {
+            Some(ceiling) => format!("{:.0} µs, {:.0} µs", each(cpu.as_secs_f64()), each(ceiling.median)),
+            None => format!("{:.0} µs", each(cpu.as_secs_f64())),
+        },
         megabytes(peak.unwrap_or_default()),
         listed(asked),
         listed(Asked {
