@@ -188,7 +188,9 @@ impl Scene {
             // If only the answer was lost: then all of it was saved.
             self.info(role).sound(role, BUCKETS);
         }
-        let may_have_saved = matches!(result, "saved" | "partial") || moment.is_save();
+        // Before a delete it is saved that it is about to happen.
+        let is_noted = moment == Moment::DestinationDelete;
+        let may_have_saved = matches!(result, "saved" | "partial") || moment.is_save() || is_noted;
         output.expect(may_have_saved || !has_saved, "nothing is saved by a cycle that failed");
     }
 
