@@ -103,11 +103,12 @@ impl Moment {
     /// Whether the request belongs to a save, and may have committed it even if its answer is lost.
     fn is_save(self) -> bool {
         use Moment as M;
-        match self {
-            M::OriginInfoMeta | M::OriginInfoBucket | M::OriginInfoIndex => true,
-            M::DestinationInfoMeta | M::DestinationInfoBucket | M::DestinationInfoIndex => true,
-            _ => false,
-        }
+        let is_of_origin = matches!(self, M::OriginInfoMeta | M::OriginInfoBucket | M::OriginInfoIndex);
+        let is_of_destination = matches!(
+            self,
+            M::DestinationInfoMeta | M::DestinationInfoBucket | M::DestinationInfoIndex
+        );
+        is_of_origin || is_of_destination
     }
 
     /// Whether the fault leaves buckets without their index behind: then the other end reads again for seconds.
