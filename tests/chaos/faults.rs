@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::proxy::{Action, Proxy, Reply};
+use crate::common::proxy::{Action, Matching, Proxy, Reply};
 use crate::common::random::Random;
 use crate::common::vsync::Daemon;
 use crate::world::{DESTINATIONS, World};
@@ -52,11 +52,28 @@ impl<'a> Faults<'a> {
         while !ends.load(Ordering::Relaxed) {
             pause(random.between(CALM.0, CALM.1));
             match random.below(100) {
-                0..60 => self.by_proxy(&mut random),
+                0..20 => self.to_secrets(&mut random),
+                20..60 => self.by_proxy(&mut random),
                 60..80 => self.by_signal(&mut random),
                 _ => self.to_vsync(&mut random),
             }
         }
+    }
+
+    /// Refuses some of what is asked about single secrets, which fails those and not the cycle.
+    fn to_secrets(&self, random: &mut Random) {
+        let number = random.below(1 + DESTINATIONS);
+        self.count(format!("{} refuses some secrets", SERVERS[number]));
+        let action = match random.below(3) {
+            0 => Action::errors(403, &["1 error occurred:\n\t* permission denied\n\n"]),
+            1 => Action::errors(500, &["internal error"]),
+            _ => Action::html(200),
+        };
+        let is_meant =
+            |line: &str| line.contains("/data/") || (line.starts_with("GET ") && line.contains("/metadata/"));
+        let rule = self.world.proxies[number].when(some(is_meant, random), action);
+        pause(random.between(2 * LASTS.0, 2 * LASTS.1));
+        rule.release();
     }
 
     fn by_proxy(&self, random: &mut Random) {
@@ -74,12 +91,12 @@ impl<'a> Faults<'a> {
         let (name, action) = action(random, number > DESTINATIONS);
         self.count(format!("{} {name}", SERVERS[number]));
         let method = *random.pick(&["", "GET ", "LIST ", "PUT ", "POST ", "DELETE "]);
-        // Some requests go through: so that the fault meets cycles at every moment, not only at their beginning.
-        let (share, mut each) = (random.between(10, 100), random.part(1));
-        let dice = Mutex::new(move || each.chance(share));
-        let is_meant =
-            move |line: &str| line.starts_with(method) && (dice.lock().unwrap_or_else(PoisonError::into_inner))();
-        let rule = proxy.when(is_meant, action);
+        // Most strike what is asked about single secrets or keys, and some of that goes through: so faults meet cycles at
+        // every moment, not only in the checks at their beginning.
+        let area = *random.pick(&["/data/", "/data/", "/metadata/", ""]);
+        let area = if number > DESTINATIONS { "" } else { area };
+        let is_meant = move |line: &str| line.starts_with(method) && line.contains(area);
+        let rule = proxy.when(some(is_meant, random), action);
         pause(lasts);
         rule.release();
     }
@@ -149,6 +166,13 @@ impl<'a> Faults<'a> {
             role.with(|daemon| daemon.signal("CONT"));
         }
     }
+}
+
+/// A random share of what matches.
+fn some(is_meant: impl Fn(&str) -> bool + Send + 'static, random: &mut Random) -> impl Matching {
+    let (share, mut each) = (random.between(10, 100), random.part(1));
+    let dice = Mutex::new(move || each.chance(share));
+    move |line: &str| is_meant(line) && (dice.lock().unwrap_or_else(PoisonError::into_inner))()
 }
 
 /// What befalls requests, and how to call it.
