@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::scope::Scope;
 use crate::store::InfoStore;
 use crate::sync_info::{Meta, Role};
-use crate::vault::Vault;
+use crate::vault::{Health, Session, Vault};
 
 /// One check and its outcome.
 #[derive(Debug, Serialize)]
@@ -60,10 +60,13 @@ pub fn origin(origin: &Origin, scope: &Scope, probe: bool) -> Vec<Check> {
         name: &origin.settings().name,
         done: Vec::new(),
     };
-    let vault = checks.note("vault", vault(origin.vault(), scope));
+    let vault = checks.note("vault", origin_vault(origin.vault(), scope));
     checks.note("store", own_store(origin.store(), scope, probe));
     if vault.is_some() {
-        checks.note("data paths", origin.place(scope).map(|place| ((), describe(&place))));
+        checks.note(
+            "data paths",
+            origin.place(scope, None).map(|place| ((), describe(&place))),
+        );
     }
     checks.done
 }
@@ -76,7 +79,7 @@ pub fn destination(destination: &Destination, scope: &Scope, probe: bool) -> Vec
         name: &settings.name,
         done: Vec::new(),
     };
-    let origin = checks.note("origin vault", vault(destination.origin(), scope));
+    let origin = checks.note("origin vault", origin_vault(destination.origin(), scope));
     let store = checks.note("origin store", origin_store(destination.origin_store(), scope));
     let vault = checks.note("vault", vault(destination.vault(), scope));
     checks.note("store", own_store(destination.store(), scope, probe));
@@ -116,18 +119,35 @@ pub fn failure(checks: Vec<Check>) -> Option<Error> {
     Some(error.context(format!("check of the {}", failed.check)))
 }
 
+/// The origin is asked at its active node alone.
+fn origin_vault(vault: &Vault, scope: &Scope) -> Result<((), String)> {
+    let session = vault.within(scope);
+    let active = session.find_active()?;
+    let address = vault.http().target();
+    let way = match *address == *vault.http().address() {
+        true => String::new(),
+        false => format!("{} is a standby, its active node is ", vault.http().address()),
+    };
+    let found = logged_in(session, &address, &active.health)?;
+    Ok(((), format!("{way}{found}")))
+}
+
 fn vault(vault: &Vault, scope: &Scope) -> Result<((), String)> {
     let session = vault.within(scope);
     let health = session.health()?;
+    Ok(((), logged_in(session, vault.http().address(), &health)?))
+}
+
+fn logged_in(session: Session, address: &str, health: &Health) -> Result<String> {
     session.log_in()?;
-    let address = vault.http().address();
-    Ok((
-        (),
-        format!(
-            "{address}: version {}, cluster {}, logged in",
-            health.version, health.cluster_id
-        ),
-    ))
+    if session.is_root() {
+        log::warn!(
+            "the token for {address} is a root token, which may do everything and never expires: give vsync a token or an \
+             AppRole with the policy that the README shows, and revoke this one"
+        );
+    }
+    let (version, cluster) = (&health.version, &health.cluster_id);
+    Ok(format!("{address}: version {version}, cluster {cluster}, logged in"))
 }
 
 fn own_store(store: &InfoStore, scope: &Scope, probe: bool) -> Result<((), String)> {
@@ -161,7 +181,7 @@ fn place(destination: &Destination, scope: &Scope, meta: Option<&Meta>) -> Resul
         .flat_map(|meta| &meta.data_paths)
         .map(|known| known.path.clone())
         .collect();
-    destination.place(scope, destination.mounts().unwrap_or(&of_origin))
+    destination.place(scope, destination.mounts().unwrap_or(&of_origin), None)
 }
 
 fn describe(place: &Place) -> String {

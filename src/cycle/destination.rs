@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::execution::{Execution, Folders};
 use super::identity::{Place, ensure_apart, ensure_held, ensure_rights};
@@ -17,7 +18,7 @@ use crate::scope::Scope;
 use crate::store::{self, InfoStore, Lock};
 use crate::sync_info::{FORMAT, Meta, Operation, Role, SecretType, SyncInfo};
 use crate::time;
-use crate::vault::{Vault, VaultSettings};
+use crate::vault::{Active, Vault, VaultSettings};
 
 /// How many orphans a warning names.
 const NAMED_ORPHANS: usize = 3;
@@ -38,6 +39,8 @@ pub struct Destination {
 struct Planned {
     plan: Plan,
     rules: OriginRules,
+    /// The origin's active node, if there is anything to ask it.
+    active: Option<Active>,
 }
 
 impl Destination {
@@ -79,6 +82,11 @@ impl Destination {
         &self.vault
     }
 
+    /// Both, for keeping their tokens alive.
+    pub fn vaults(&self) -> [&Vault; 2] {
+        [&self.origin, &self.vault]
+    }
+
     /// The destination's store.
     pub fn store(&self) -> &InfoStore {
         &self.store
@@ -102,9 +110,9 @@ impl Destination {
     ///
     /// # Errors
     /// Fatal where the configuration or a policy has to change.
-    pub fn place(&self, scope: &Scope, mounts: &[String]) -> Result<Place> {
-        let place = Place::look(&self.vault, scope, mounts)?;
+    pub fn place(&self, scope: &Scope, mounts: &[String], reserve: Option<Duration>) -> Result<Place> {
         let session = self.vault.within(scope);
+        let place = Place::of_destination(session, mounts, reserve)?;
         ensure_rights(session, &place.data_paths, |engine, folder| {
             engine.writing_rights(folder)
         })?;
@@ -136,16 +144,21 @@ impl Destination {
 
     fn work(&self, run: &Run, options: Options, report: &mut Report, found: Option<&Found>) -> Result<Outcome> {
         let context = || format!("destination {}", self.settings.name);
+        let reserve = options.reserve(self.settings.tick);
         let place = self
-            .place(run.scope, &self.known_mounts(run, found)?)
+            .place(run.scope, &self.known_mounts(run, found)?, reserve)
             .context(context)?;
         let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
         own.settle(&place, &self.settings, options.dry_run)?;
         self.origin
             .within(run.scope)
-            .keep_token()
+            .keep_token(reserve)
             .context(|| "the origin's token")?;
-        let Planned { mut plan, rules } = self.plan(&own, &place, options, found)?;
+        let Planned {
+            mut plan,
+            rules,
+            active,
+        } = self.plan(&own, &place, options, found)?;
         for refused in plan.refused.drain(..) {
             Tally::add(&run.tally.stuck, u64::from(refused.is_known));
             run.failed(&refused.path, refused.error);
@@ -161,7 +174,7 @@ impl Destination {
         let unloaded = own.unloaded_counts()?;
         let outcome = match options.dry_run {
             true => Outcome::DryRun,
-            false => self.carry_out(run, (&own, &unloaded), (&place, &rules), plan)?,
+            false => self.carry_out(run, (&own, &unloaded), (&place, &rules, active), plan)?,
         };
         self.report_orphans(run, &own);
         run.tally
@@ -193,11 +206,13 @@ impl Destination {
         let plan = |origin: &OriginInfo| {
             ensure_apart(origin.meta(), place)?;
             let plan = planner.plan(origin)?;
-            if !(plan.writes.is_empty() && plan.deletes.is_empty()) {
-                self.ensure_origin(own.scope(), origin.meta())?;
-            }
+            let active = match plan.writes.is_empty() && plan.deletes.is_empty() {
+                true => None,
+                false => Some(self.ensure_origin(own.scope(), origin.meta())?),
+            };
             Ok(Planned {
                 plan,
+                active,
                 rules: OriginRules::new(origin.meta())?,
             })
         };
@@ -212,11 +227,11 @@ impl Destination {
     }
 
     /// Checks that the Vault to read from is the one that the origin's info is of: another one's secrets of the same
-    /// names, or their absence, mean nothing.
-    fn ensure_origin(&self, scope: &Scope, meta: &Meta) -> Result<()> {
-        let health = self.origin.within(scope).health()?;
-        if health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace {
-            return Ok(());
+    /// names, or their absence, mean nothing. From now on it is asked at its active node.
+    fn ensure_origin(&self, scope: &Scope, meta: &Meta) -> Result<Active> {
+        let active = self.origin.within(scope).find_active().context(|| "origin")?;
+        if active.health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace {
+            return Ok(active);
         }
         let why = format!(
             "{} is another Vault, or another namespace, than the one that the origin's sync info is of; correct \
@@ -250,7 +265,7 @@ impl Destination {
         &self,
         run: &Run,
         (own, unloaded): (&OwnInfo, &BTreeMap<SecretType, u64>),
-        (place, rules): (&Place, &OriginRules),
+        (place, rules, active): (&Place, &OriginRules, Option<Active>),
         plan: Plan,
     ) -> Result<Outcome> {
         let info = &own.info;
@@ -271,6 +286,7 @@ impl Destination {
                 run,
                 origin: &self.origin,
                 rules,
+                active,
                 vault: &self.vault,
                 place,
                 info,

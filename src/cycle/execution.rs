@@ -16,7 +16,7 @@ use crate::config::DestinationSettings;
 use crate::engine::{DataPath, Expected, Fetched, Presence, holder};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::sync_info::{Insight, Operation, SyncInfo};
-use crate::vault::Vault;
+use crate::vault::{Active, Vault};
 
 /// After this many tasks what has been done is saved.
 const CHECKPOINT_AFTER: u64 = 1000;
@@ -29,6 +29,8 @@ pub struct Execution<'a> {
     pub origin: &'a Vault,
     /// How they are read there.
     pub rules: &'a OriginRules,
+    /// Its active node, when the plan was made.
+    pub active: Option<Active>,
     /// Where they are written.
     pub vault: &'a Vault,
     /// How they are written there.
@@ -73,6 +75,9 @@ impl Execution<'_> {
             |write| self.write(&write),
         );
         self.run.check()?;
+        if !deletes.is_empty() {
+            self.ensure_still_active()?;
+        }
         workers::run(
             self.run,
             workers,
@@ -80,6 +85,15 @@ impl Execution<'_> {
             |delete| self.delete(&delete, &occupied),
         );
         self.run.check()
+    }
+
+    /// What a standby says is gone may have come back; and after a long time of writing, who is active is asked again.
+    fn ensure_still_active(&self) -> Result<()> {
+        let session = self.origin.within(self.run.scope);
+        let mut active = self.active.iter();
+        active
+            .try_for_each(|active| session.ensure_still_active(active))
+            .context(|| "origin")
     }
 
     fn write(&self, write: &Write) {

@@ -2,11 +2,12 @@
 //!
 //! Addresses say nothing: a server is its cluster id and namespace, a mount is its UUID.
 
+use std::time::Duration;
+
 use crate::engine::{DataPath, Engine, Right};
 use crate::error::{Error, Kind, Result, fail};
-use crate::scope::Scope;
 use crate::sync_info::{Meta, MetaDataPath};
-use crate::vault::{Session, Vault};
+use crate::vault::{Active, Session};
 
 /// A Vault with the mounts that the data paths lead to.
 pub struct Place {
@@ -16,22 +17,48 @@ pub struct Place {
     pub namespace: String,
     /// The data paths.
     pub data_paths: Vec<DataPath>,
+    /// The active node, where only that may be asked.
+    pub active: Option<Active>,
 }
 
 impl Place {
-    /// Looks at the server: keeps the token alive, and resolves every data path.
+    /// Looks at a server that is written to: keeps the token alive, and resolves every data path.
     ///
     /// # Errors
     /// Fatal where the configuration doesn't fit the server.
-    pub fn look(vault: &Vault, scope: &Scope, mounts: &[String]) -> Result<Place> {
-        let session = vault.within(scope);
-        let health = session.health()?;
-        session.keep_token()?;
+    pub fn of_destination(session: Session, mounts: &[String], reserve: Option<Duration>) -> Result<Place> {
+        let health = session.catch_up()?;
+        Place::look(session, (health.cluster_id, None), mounts, reserve)
+    }
+
+    /// Looks at the server that is the source of truth: as [`of_destination`](Self::of_destination), at its active
+    /// node.
+    ///
+    /// # Errors
+    /// As there, and if no active node can be found.
+    pub fn of_origin(session: Session, mounts: &[String], reserve: Option<Duration>) -> Result<Place> {
+        let active = session.find_active()?;
+        Place::look(
+            session,
+            (active.health.cluster_id.clone(), Some(active)),
+            mounts,
+            reserve,
+        )
+    }
+
+    fn look(
+        session: Session,
+        (cluster_id, active): (String, Option<Active>),
+        mounts: &[String],
+        reserve: Option<Duration>,
+    ) -> Result<Place> {
+        session.keep_token(reserve)?;
         let data_paths = mounts.iter().map(|path| DataPath::resolve(session, path));
         Ok(Place {
-            cluster_id: health.cluster_id,
-            namespace: vault.namespace().to_string(),
+            cluster_id,
+            namespace: session.namespace().to_string(),
             data_paths: data_paths.collect::<Result<_>>()?,
+            active,
         })
     }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -83,13 +84,15 @@ impl Origin {
         self.store.lock(scope)
     }
 
-    /// Looks at the server and at what the token may do there.
+    /// Looks at the server and at what the token may do there, and for how long: see [`Session::keep_token`].
     ///
     /// # Errors
     /// Fatal where the configuration or a policy has to change.
-    pub fn place(&self, scope: &Scope) -> Result<Place> {
-        let place = Place::look(&self.vault, scope, &self.settings.mounts)?;
+    ///
+    /// [`Session::keep_token`]: crate::vault::Session::keep_token
+    pub fn place(&self, scope: &Scope, reserve: Option<Duration>) -> Result<Place> {
         let session = self.vault.within(scope);
+        let place = Place::of_origin(session, &self.settings.mounts, reserve)?;
         ensure_rights(session, &place.data_paths, |engine, folder| {
             engine.listing_rights(folder)
         })?;
@@ -113,7 +116,8 @@ impl Origin {
     }
 
     fn work(&self, run: &Run, options: Options, report: &mut Report, out: &mut Option<Found>) -> Result<Outcome> {
-        let place = self.place(run.scope).context(|| "origin")?;
+        let reserve = options.reserve(self.settings.tick);
+        let place = self.place(run.scope, reserve).context(|| "origin")?;
         let mut own = self.store.own(run.scope)?;
         let previous = self.load_previous(run, &mut own)?;
         if !options.allow_mass_delete {
@@ -133,6 +137,7 @@ impl Origin {
             let saver = threads.spawn(move || saver.run(run, &waiting));
             self.collect(run, &place.data_paths, &previous, &info);
             run.check()?;
+            self.ensure_still_active(run, &place)?;
             if !options.allow_mass_delete {
                 self.ensure_not_emptied(&place.data_paths, &previous, &info)?;
             }
@@ -151,6 +156,15 @@ impl Origin {
             return Ok(Outcome::DryRun);
         }
         Ok(report.result)
+    }
+
+    /// A listing that began at the active node may have ended at a standby.
+    fn ensure_still_active(&self, run: &Run, place: &Place) -> Result<()> {
+        let session = self.vault.within(run.scope);
+        let mut active = place.active.iter();
+        active
+            .try_for_each(|active| session.ensure_still_active(active))
+            .context(|| "origin")
     }
 
     /// Lists every folder and looks at every path, in parallel.

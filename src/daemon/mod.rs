@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Level};
 use crate::scope::Scope;
 use crate::store::Lock;
 use crate::sync_info::Role;
+use crate::vault::with_tokens_kept;
 
 /// What to run, and how.
 pub struct Daemon {
@@ -102,11 +103,13 @@ impl Daemon {
         thread::scope(|threads| {
             if let Some(origin) = &self.origin {
                 let ends = ends.clone();
-                threads.spawn(move || ends.send(self.origin_loop(origin, inner, &triggers)));
+                let run = move || self.origin_loop(origin, inner, &triggers);
+                threads.spawn(move || ends.send(with_tokens_kept(inner, &[origin.vault()], run)));
             }
             for (destination, wake) in self.destinations.iter().zip(wakes) {
                 let ends = ends.clone();
-                threads.spawn(move || ends.send(self.destination_loop(destination, inner, &wake, is_alone)));
+                let run = move || self.destination_loop(destination, inner, &wake, is_alone);
+                threads.spawn(move || ends.send(with_tokens_kept(inner, &destination.vaults(), run)));
             }
             drop(ends);
             let mut stop = Some(stop);
@@ -125,7 +128,7 @@ impl Daemon {
             origin.lock(&limited)
         });
         match ready {
-            Ok(_lock) => origin.cycle(scope, self.options),
+            Ok(_lock) => with_tokens_kept(scope, &[origin.vault()], || origin.cycle(scope, self.options)),
             Err(error) => (not_started(Role::Origin, &settings.name, &limited, &error), None),
         }
     }
@@ -135,7 +138,9 @@ impl Daemon {
         let limited = scope.within(settings.timeout);
         let checks = check::destination(destination, &limited, self.may_write());
         match self.get_ready(checks, || destination.lock(&limited)) {
-            Ok(_lock) => destination.cycle(scope, self.options, found),
+            Ok(_lock) => with_tokens_kept(scope, &destination.vaults(), || {
+                destination.cycle(scope, self.options, found)
+            }),
             Err(error) => not_started(Role::Destination, &settings.name, &limited, &error),
         }
     }
