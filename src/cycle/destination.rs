@@ -13,6 +13,7 @@ use super::report::Tally;
 use super::saver::{self, Saver, Signal, signals};
 use super::{Found, Options, Outcome, Report, ReportedTask, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
+use crate::engine::DataPath;
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Lock};
@@ -33,6 +34,8 @@ pub struct Destination {
     origin_store: InfoStore,
     vault: Vault,
     store: InfoStore,
+    /// Where an origin would keep its info that has this destination's store and sync path.
+    beside: InfoStore,
 }
 
 /// What the planning found out, beside the plan.
@@ -47,7 +50,8 @@ impl Destination {
     /// The role; nothing is contacted yet.
     pub fn new(settings: DestinationSettings, origin: &OriginSettings, num_buckets: u16) -> Destination {
         let origin_store = InfoStore::new(store::open(&origin.store), &origin.sync_path, Role::Origin);
-        let store = InfoStore::new(store::open(&settings.store), &settings.sync_path, Role::Destination);
+        let open = |role| InfoStore::new(store::open(&settings.store), &settings.sync_path, role);
+        let (store, beside) = (open(Role::Destination), open(Role::Origin));
         Destination {
             origin: Vault::new(VaultSettings {
                 connections: settings.num_workers,
@@ -59,6 +63,7 @@ impl Destination {
             num_buckets,
             origin_store,
             store,
+            beside,
         }
     }
 
@@ -134,7 +139,7 @@ impl Destination {
         let servers = Servers {
             origin_vault: &self.origin,
             destination_vault: Some(&self.vault),
-            stores: vec![&self.origin_store, &self.store],
+            stores: vec![&self.origin_store, &self.store, &self.beside],
         };
         let report = Report::begin(Role::Destination, &self.settings.name);
         conduct(report, &scope, &servers, |run, report| {
@@ -149,6 +154,9 @@ impl Destination {
             .place(run.scope, &self.known_mounts(run, found)?, reserve)
             .context(context)?;
         let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
+        if own.own.borrow().index.is_none() {
+            self.ensure_no_origin(run.scope, &place)?;
+        }
         own.settle(&place, &self.settings, options.dry_run)?;
         self.origin
             .within(run.scope)
@@ -224,6 +232,32 @@ impl Destination {
                     .consistent(scope, |snapshot| plan(&OriginInfo::Stored(snapshot)))
             }
         }
+    }
+
+    /// Before a first run: an origin whose own sync info lies where the destination's is to be, and whose data paths are
+    /// to be written to, is more likely the source of truth with the ends swapped.
+    fn ensure_no_origin(&self, scope: &Scope, place: &Place) -> Result<()> {
+        let meta = match self.beside.consistent(scope, |snapshot| Ok(snapshot.meta.clone())) {
+            Ok(meta) => meta,
+            // Least privilege may hide it, and what can't be read says nothing.
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Corrupt) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let prefixes = place.origin_prefixes(&meta);
+        let is_read = |own: &DataPath| {
+            let own = own.path_of(&own.folder, "");
+            prefixes.iter().any(|theirs| own.starts_with(theirs))
+        };
+        let Some(data_path) = place.data_paths.iter().find(|data_path| is_read(data_path)) else {
+            return Ok(());
+        };
+        let why = format!(
+            "{} of this Vault is synced elsewhere as an origin ({}): are origin and destination swapped? if one follows the \
+             other, give this destination another `syncPath`",
+            data_path.configured,
+            self.beside.place()
+        );
+        fail(Kind::Config, why).map_err(Error::fatal)
     }
 
     /// Checks that the Vault to read from is the one that the origin's info is of: another one's secrets of the same

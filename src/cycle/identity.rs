@@ -2,6 +2,7 @@
 //!
 //! Addresses say nothing: a server is its cluster id and namespace, a mount is its UUID.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::engine::{DataPath, Engine, Right};
@@ -121,25 +122,44 @@ pub fn ensure_held(session: Session, rights: Vec<Right>) -> Result<()> {
             .iter()
             .any(|capability| capability == right.capability || capability == "root")
     };
-    let missing: Vec<String> = rights
+    let missing: Vec<&Right> = rights
         .iter()
         .zip(&held)
         .filter(is_missing)
-        .map(|(right, _)| {
-            format!(
-                "{} on {} (grant: path \"{}\")",
-                right.capability, right.path, right.grant
-            )
-        })
+        .map(|(right, _)| right)
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
+    let named: Vec<String> = missing
+        .iter()
+        .map(|right| format!("{} on {}", right.capability, right.path))
+        .collect();
     Err(Error::new(
         Kind::Denied,
-        format!("the token lacks the capabilities {}", missing.join(", ")),
+        format!(
+            "the token lacks the capabilities {}; add to its policy: {}",
+            named.join(", "),
+            policy_lines(&missing).join(" ")
+        ),
     )
     .fatal())
+}
+
+/// The rules that would grant what is missing, one a path.
+fn policy_lines(missing: &[&Right]) -> Vec<String> {
+    let mut rules: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for right in missing {
+        let capabilities = rules.entry(&right.grant).or_default();
+        let capability = format!("\"{}\"", right.capability);
+        if !capabilities.contains(&capability) {
+            capabilities.push(capability);
+        }
+    }
+    let rule = |(path, capabilities): (&&str, &Vec<String>)| {
+        format!("path \"{path}\" {{ capabilities = [{}] }}", capabilities.join(", "))
+    };
+    rules.iter().map(rule).collect()
 }
 
 /// Checks that a destination which is the origin's own server does not write into what the origin reads: the sync

@@ -119,9 +119,11 @@ impl Origin {
         let reserve = options.reserve(self.settings.tick);
         let place = self.place(run.scope, reserve).context(|| "origin")?;
         let mut own = self.store.own(run.scope)?;
+        self.ensure_own_name(own.meta.as_ref())?;
         let previous = self.load_previous(run, &mut own)?;
         if !options.allow_mass_delete {
             ensure_same_mounts(own.meta.as_ref(), &place.data_paths)?;
+            ensure_same_vault(own.meta.as_ref(), &place)?;
         }
         let info = SyncInfo::empty(self.num_buckets);
         let meta = || self.meta(&place, &info);
@@ -156,6 +158,21 @@ impl Origin {
             return Ok(Outcome::DryRun);
         }
         Ok(report.result)
+    }
+
+    /// Two origins that share a sync path would take each other's secrets for deleted.
+    fn ensure_own_name(&self, known: Option<&Meta>) -> Result<()> {
+        let Some(other) = known.filter(|meta| meta.name != self.settings.name) else {
+            return Ok(());
+        };
+        let why = format!(
+            "the sync info in {} is that of the origin {}, not of {}: give every origin a syncPath of its own; or, if it is \
+             only the name that has changed, take that back or remove the key `meta` there",
+            self.store.place(),
+            other.name,
+            self.settings.name
+        );
+        fail(Kind::Corrupt, why).map_err(Error::fatal)
     }
 
     /// A listing that began at the active node may have ended at a standby.
@@ -388,6 +405,19 @@ fn ensure_same_mounts(known: Option<&Meta>, data_paths: &[DataPath]) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Another Vault's secrets say nothing of what became of the former one's.
+fn ensure_same_vault(known: Option<&Meta>, place: &Place) -> Result<()> {
+    let is_other = |known: &&Meta| known.cluster_id != place.cluster_id || known.namespace != place.namespace;
+    match known.filter(is_other) {
+        None => Ok(()),
+        Some(_) => fail(
+            Kind::Refused,
+            "the origin is another Vault, or another namespace, than before: are origin and destination swapped? if that is \
+             meant, run once with --allow-mass-delete",
+        ),
+    }
 }
 
 /// Counts what differs from the last cycle's info, and lists it for a dry run.
