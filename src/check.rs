@@ -133,6 +133,7 @@ fn vault(vault: &Vault, scope: &Scope) -> Result<((), String)> {
 fn own_store(store: &InfoStore, scope: &Scope, probe: bool) -> Result<((), String)> {
     if probe {
         store.probe_writing(scope)?;
+        store.probe_locking(scope)?;
     }
     let own = store.own(scope)?;
     let state = match own.index {

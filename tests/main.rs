@@ -16,6 +16,7 @@ mod destination;
 mod ends;
 mod faults;
 mod house;
+mod lock;
 mod logins;
 mod origin;
 mod origin_ends;

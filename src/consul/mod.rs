@@ -1,8 +1,12 @@
-//! The Consul client: KV of one datacenter, one key at a time.
+//! The Consul client: KV of one datacenter, one key at a time or in transactions, and session locks.
 //!
 //! Listings and read-only transactions are never used: Consul filters them by the token's rights without a word,
 //! so that a missing right reads as "no keys" (FACTS.md T3). Reads are consistent ones: a stale read during an
 //! election can be empty. All of Consul's errors are plain text; like Vault's they are classified, not quoted.
+
+mod lock;
+mod session;
+mod transaction;
 
 use std::time::Duration;
 
@@ -14,6 +18,9 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
 use crate::scope::Scope;
 use crate::secret::SecretSource;
+
+pub use lock::{Holding, SessionLock, acquire, probe};
+pub use transaction::{COMMIT_LIMIT, Op, Transaction, Verdict};
 
 /// The largest value that Consul takes, in bytes (`kv_max_value_size`, FACTS.md section 13).
 pub const VALUE_LIMIT: usize = 512 * 1024;
@@ -35,6 +42,12 @@ pub struct ConsulSettings {
     pub token: Option<SecretSource>,
 }
 
+/// The rule that requests on keys need.
+const KEY_RULE: &str = "needs key_prefix rules for the sync path";
+/// The rule that requests on sessions need.
+const SESSION_RULE: &str =
+    "needs `session_prefix \"\" { policy = \"write\" }`, for the lock that keeps a second writer away";
+
 /// A key's value and when it last changed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -42,6 +55,8 @@ pub struct Entry {
     pub value: Vec<u8>,
     /// Changes with every change of the key; for check-and-set.
     pub modify_index: u64,
+    /// The session that holds the key as a lock, if one does.
+    pub session: Option<String>,
 }
 
 /// A client of one Consul.
@@ -53,11 +68,16 @@ pub struct Consul {
 impl Consul {
     /// A client; nothing is sent before the first request.
     pub fn new(settings: ConsulSettings) -> Consul {
+        Consul::with_limits(settings, REQUEST_TIMEOUT, MAX_RETRIES)
+    }
+
+    /// A client whose requests take `request_timeout` at most, and are sent again so often.
+    fn with_limits(settings: ConsulSettings, request_timeout: Duration, max_retries: u32) -> Consul {
         Consul {
             http: Http::new(HttpSettings {
                 address: settings.address.clone(),
-                request_timeout: REQUEST_TIMEOUT,
-                max_retries: MAX_RETRIES,
+                request_timeout,
+                max_retries,
                 rate_limit: None,
                 connections: 1,
             }),
@@ -81,13 +101,15 @@ impl Consul {
             value: Option<String>,
             #[serde(rename = "ModifyIndex")]
             modify_index: u64,
+            #[serde(rename = "Session")]
+            session: Option<String>,
         }
-        let reply = self.send(scope, Method::Get, key, "consistent", None)?;
+        let reply = self.on_key(scope, Method::Get, key, "consistent", None)?;
         // Only Consul sends the header: a proxy's 404 page must not read as an absent key.
         if reply.status == 404 && reply.body.is_empty() && reply.header("x-consul-index").is_some() {
             return Ok(None);
         }
-        let reply = self.done(reply)?;
+        let reply = self.done(reply, KEY_RULE)?;
         let rows: Vec<Row> = serde_json::from_slice(&reply.body).map_err(|_| self.not_consul())?;
         let row = rows.into_iter().next().ok_or_else(|| self.not_consul())?;
         let value = BASE64_STANDARD
@@ -96,6 +118,7 @@ impl Consul {
         Ok(Some(Entry {
             value,
             modify_index: row.modify_index,
+            session: row.session,
         }))
     }
 
@@ -110,24 +133,21 @@ impl Consul {
         }
     }
 
-    /// Writes `value` if the key's modify index is still `index` (0: if there is no such key); whether it was written.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn put_if(&self, scope: &Scope, key: &str, value: &[u8], index: u64) -> Result<bool> {
-        self.put_query(scope, key, &format!("cas={index}"), value)
-    }
-
     /// Deletes `key`; one that is absent is no error.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     pub fn delete(&self, scope: &Scope, key: &str) -> Result<()> {
-        self.done(self.send(scope, Method::Delete, key, "", None)?).map(drop)
+        let reply = self.on_key(scope, Method::Delete, key, "", None)?;
+        self.done(reply, KEY_RULE).map(drop)
     }
 
     fn put_query(&self, scope: &Scope, key: &str, query: &str, value: &[u8]) -> Result<bool> {
-        let reply = self.done(self.send(scope, Method::Put, key, query, Some(value))?)?;
+        let reply = self.done(self.on_key(scope, Method::Put, key, query, Some(value))?, KEY_RULE)?;
+        self.truth(&reply)
+    }
+
+    fn truth(&self, reply: &Reply) -> Result<bool> {
         match reply.body.trim_ascii() {
             b"true" => Ok(true),
             b"false" => Ok(false),
@@ -135,8 +155,13 @@ impl Consul {
         }
     }
 
-    fn send(&self, scope: &Scope, method: Method, key: &str, query: &str, body: Option<&[u8]>) -> Result<Reply> {
-        let mut target = format!("/v1/kv/{}?{query}", encode_path(key));
+    fn on_key(&self, scope: &Scope, method: Method, key: &str, query: &str, body: Option<&[u8]>) -> Result<Reply> {
+        self.send(scope, method, &format!("/v1/kv/{}?{query}", encode_path(key)), body)
+    }
+
+    /// Sends a request; `target` has a `?` in it.
+    fn send(&self, scope: &Scope, method: Method, target: &str, body: Option<&[u8]>) -> Result<Reply> {
+        let mut target = target.to_string();
         if let Some(dc) = &self.settings.dc {
             target = format!("{target}&dc={}", encode_path(dc));
         }
@@ -155,14 +180,15 @@ impl Consul {
         )
     }
 
-    fn done(&self, reply: Reply) -> Result<Reply> {
+    /// The reply if it is a success; `rule` is what the ACL token needs for it.
+    fn done(&self, reply: Reply, rule: &str) -> Result<Reply> {
         if (200..300).contains(&reply.status) {
             return Ok(reply);
         }
-        Err(self.refusal(&reply))
+        Err(self.refusal(&reply, rule))
     }
 
-    fn refusal(&self, reply: &Reply) -> Error {
+    fn refusal(&self, reply: &Reply, rule: &str) -> Error {
         let text = String::from_utf8_lossy(&reply.body);
         let address = self.http.address();
         let dc = self.settings.dc.as_deref().unwrap_or_default();
@@ -171,10 +197,7 @@ impl Consul {
                 Kind::BadToken,
                 format!("{address} does not know the ACL token (`consul.token`): wrong, expired or deleted"),
             ),
-            403 => (
-                Kind::Denied,
-                format!("{address} denies it; the ACL token needs key_prefix rules for the sync path"),
-            ),
+            403 => (Kind::Denied, format!("{address} denies it; the ACL token {rule}")),
             413 => (
                 Kind::Refused,
                 format!("the value is over the {VALUE_LIMIT} bytes that {address} takes; raise `numBuckets`"),

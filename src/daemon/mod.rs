@@ -5,7 +5,7 @@
 
 use std::io::Write;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -125,7 +125,10 @@ impl Daemon {
             origin.lock(&limited)
         });
         match ready {
-            Ok(_lock) => origin.cycle(scope, self.options),
+            Ok(lock) => {
+                let (report, found) = origin.cycle(&while_held(&lock, scope), self.options);
+                (under(&lock, scope, report), found)
+            }
             Err(error) => (not_started(Role::Origin, &settings.name, &limited, &error), None),
         }
     }
@@ -135,7 +138,11 @@ impl Daemon {
         let limited = scope.within(settings.timeout);
         let checks = check::destination(destination, &limited, self.may_write());
         match self.get_ready(checks, || destination.lock(&limited)) {
-            Ok(_lock) => destination.cycle(scope, self.options, found),
+            Ok(lock) => under(
+                &lock,
+                scope,
+                destination.cycle(&while_held(&lock, scope), self.options, found),
+            ),
             Err(error) => not_started(Role::Destination, &settings.name, &limited, &error),
         }
     }
@@ -148,23 +155,26 @@ impl Daemon {
         };
         let name = &origin.settings().name;
         let ready = self.get_ready(check::origin(origin, scope, true), || origin.lock(scope));
-        let _lock = match ready {
+        let mut lock = match ready {
             Ok(lock) => lock,
             Err(error) => return not_ready(Role::Origin, name, scope, &error),
         };
-        let mut options = self.options;
-        loop {
+        let (mut options, tick) = (self.options, origin.settings().tick);
+        while scope.done().is_none() {
             let began = Instant::now();
-            let (report, _) = origin.cycle(scope, options);
+            let held = while_held(&lock, scope);
+            let (report, _) = origin.cycle(&held, options);
+            let report = under(&lock, scope, report);
             self.publish(&report);
             options.allow_mass_delete = false;
             wake_all();
-            match report.ended_by {
-                Some(Level::Fatal) => return End::Failed,
-                _ if !scope.sleep(origin.settings().tick.saturating_sub(began.elapsed())) => return End::Stopped,
-                _ => {}
+            if report.ended_by == Some(Level::Fatal) {
+                return End::Failed;
             }
+            held.sleep(tick.saturating_sub(began.elapsed()));
+            lock = stand_by_if_lost(lock, &who(Role::Origin, name), (scope, tick), || origin.lock(scope));
         }
+        End::Stopped
     }
 
     /// A destination that fails its checks stops only itself, and is tried again at each tick; unless it is the only
@@ -172,7 +182,7 @@ impl Daemon {
     fn destination_loop(&self, destination: &Destination, scope: &Scope, wake: &Receiver<()>, is_alone: bool) -> End {
         let settings = destination.settings();
         let mut options = self.options;
-        let mut lock = None;
+        let mut lock: Option<Option<Lock>> = None;
         if self.origin.is_some() {
             // The origin's first cycle comes first: before it there is nothing to compare with.
             scope.receive(wake);
@@ -187,8 +197,10 @@ impl Daemon {
                     Err(error) => drop(not_ready(Role::Destination, &settings.name, scope, &error)),
                 }
             }
-            if lock.is_some() {
-                let report = destination.cycle(scope, options, None);
+            let mut held = scope.clone();
+            if let Some(taken) = &lock {
+                held = while_held(taken, scope);
+                let report = under(taken, scope, destination.cycle(&held, options, None));
                 self.publish(&report);
                 (options.allow_mass_delete, options.full) = (false, false);
                 match report.ended_by {
@@ -197,9 +209,11 @@ impl Daemon {
                     _ => {}
                 }
             }
-            scope
-                .within(settings.tick.saturating_sub(began.elapsed()))
-                .receive(wake);
+            held.within(settings.tick.saturating_sub(began.elapsed())).receive(wake);
+            lock = lock.map(|lock| {
+                let who = who(Role::Destination, &settings.name);
+                stand_by_if_lost(lock, &who, (scope, settings.tick), || destination.lock(scope))
+            });
         }
         End::Stopped
     }
@@ -249,6 +263,56 @@ impl Daemon {
     /// Prints a line of data. Whoever reads it may have gone; that stops no sync.
     fn print(&self, line: &str) {
         let _ = writeln!(std::io::stdout().lock(), "{line}");
+    }
+}
+
+/// `scope`, done when the lock is lost as well. A dry run, which writes nothing, has none.
+fn while_held(lock: &Option<Lock>, scope: &Scope) -> Scope {
+    lock.as_ref().map_or_else(|| scope.clone(), |lock| lock.within(scope))
+}
+
+/// The report of a cycle under this lock: one that was cut off because the lock was lost has failed, and says so.
+fn under(lock: &Option<Lock>, scope: &Scope, mut report: Report) -> Report {
+    let is_cut_off = report.result == Outcome::Aborted && scope.done().is_none();
+    if let Some(lost) = lock.as_ref().and_then(Lock::lost).filter(|_| is_cut_off) {
+        report.result = Outcome::Failed;
+        let message = lost.to_string();
+        if !report.errors.iter().any(|error| error.message.contains("the lock ")) {
+            log::error!("{}: {message}", who(report.cycle, &report.name));
+            report.errors.insert(
+                0,
+                ReportedError {
+                    level: "warn",
+                    path: None,
+                    message,
+                },
+            );
+        }
+    }
+    report
+}
+
+/// Gives back the lock, or the next one if it was lost: waits for it until the scope is done, and tries again at each
+/// tick if it can't be had.
+fn stand_by_if_lost(
+    lock: Option<Lock>,
+    who: &str,
+    (scope, tick): (&Scope, Duration),
+    take: impl Fn() -> crate::error::Result<Lock>,
+) -> Option<Lock> {
+    let lost = lock.as_ref().and_then(Lock::lost);
+    let Some(lost) = lost.filter(|_| scope.done().is_none()) else {
+        return lock;
+    };
+    log::warn!("{who}: {lost}; no cycle runs until it is taken again");
+    drop(lock);
+    loop {
+        match take() {
+            Ok(lock) => return Some(lock),
+            Err(_) if scope.done().is_some() => return None,
+            Err(error) => log::error!("{who}: {error}"),
+        }
+        scope.sleep(tick);
     }
 }
 

@@ -201,6 +201,13 @@ impl Http {
         }
     }
 
+    /// Cuts the requests in flight at once, writes too, and for good: for a client whose answers nobody needs any more.
+    pub fn cut(&self) {
+        let agents = self.agents.read().unwrap_or_else(PoisonError::into_inner);
+        agents.reads.clone().shutdown();
+        agents.writes.clone().shutdown();
+    }
+
     fn attempt(&self, scope: &Scope, request: &Request) -> Result<Reply> {
         if let Some(pace) = &self.pace {
             pace.wait(scope);

@@ -1,12 +1,13 @@
 //! Sync info in a store: saved so that readers can trust it, loaded so that nothing untrue is ever believed.
 //!
-//! Saving: `meta`, then only the buckets that differ from what is stored, then the index, last, by check-and-set.
+//! Saving: `meta`, then only the buckets that differ from what is stored, then the index, last, by check-and-set; all at
+//! once where the store can, and only while the lock is held.
 //! The index is the commit: readers take a bucket only if its bytes hash to what the index says. One's own buckets
 //! are taken as they are, since a cut-off save leaves true ones behind; only what can't be read is lost.
 
 use std::time::Duration;
 
-use super::{Lock, Revision, Store};
+use super::{Lock, Revision, Store, Writer};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
@@ -112,6 +113,14 @@ impl InfoStore {
                 format!("{} does not give back what was written to {key}", self.store.place()),
             ),
         }
+    }
+
+    /// Shows that the lock could be taken, as far as rights go.
+    ///
+    /// # Errors
+    /// Whatever the store refuses, naming the right.
+    pub fn probe_locking(&self, scope: &Scope) -> Result<()> {
+        self.store.probe_locking(scope)
     }
 
     /// Reads the index's key, to show that the store allows it.
@@ -263,20 +272,23 @@ impl InfoStore {
         }
         self.ensure_fits(info, &changed, &index)?;
         self.ensure_still_ours(scope, own)?;
-        self.store.put(scope, &self.key("meta"), &meta.to_bytes())?;
-        own.meta = Some(meta);
+        let mut writer = self.store.writer(scope)?;
+        writer.set(&self.key("meta"), &meta.to_bytes())?;
+        let mut stored = own.stored.clone();
         for n in changed {
             let (hash, bytes) = info.snapshot(n)?;
-            self.store.put(scope, &self.key(&n.to_string()), &bytes)?;
-            own.stored[n] = Some(hash);
+            writer.set(&self.key(&n.to_string()), &bytes)?;
+            stored[n] = Some(hash);
             index.set(n, hash);
         }
-        if own.index.as_ref() != Some(&index) {
-            self.commit(scope, own, index)?;
+        if own.index.as_ref() == Some(&index) {
+            writer.flush()?;
+        } else {
+            self.commit(scope, &mut *writer, own, index)?;
         }
-        for n in count..old_count {
-            self.store.delete(scope, &self.key(&n.to_string()))?;
-        }
+        (own.meta, own.stored) = (Some(meta), stored);
+        let beyond: Vec<String> = (count..old_count).map(|n| self.key(&n.to_string())).collect();
+        writer.remove(&beyond)?;
         Ok(true)
     }
 
@@ -290,9 +302,9 @@ impl InfoStore {
         }
     }
 
-    fn commit(&self, scope: &Scope, own: &mut Own, index: Index) -> Result<()> {
+    fn commit(&self, scope: &Scope, writer: &mut dyn Writer, own: &mut Own, index: Index) -> Result<()> {
         let (key, bytes) = (self.key("index"), index.to_bytes());
-        let written = self.store.put_if(scope, &key, &bytes, own.revision.as_ref())?;
+        let written = writer.commit(&key, &bytes, own.revision.as_ref())?;
         // Read back for its revision, and because an answer that got lost makes a write that counted look like a
         // lost race when it is sent again.
         match self.store.get(scope, &key)? {
@@ -320,17 +332,17 @@ impl InfoStore {
     }
 
     fn ensure_fits(&self, info: &SyncInfo, buckets: &[usize], index: &Index) -> Result<()> {
-        let Some(limit) = self.store.value_limit() else {
+        let (Some(limit), Some(most_at_once)) = (self.store.value_limit(), self.store.commit_limit()) else {
             return Ok(());
         };
         let size = index.to_bytes().len();
-        if size > limit {
+        if size > most_at_once {
             // Brackets, and a comma fewer than there are hashes.
-            let most = (limit - 1) / ((size - 1) / index.len());
+            let most = (most_at_once - 1) / ((size - 1) / index.len());
             return fail(
                 Kind::Refused,
                 format!(
-                    "the index of {} buckets would have {size} bytes, over the {limit} that {} takes for one value: set \
+                    "the index of {} buckets would have {size} bytes, over the {most_at_once} that {} takes for it: set \
                      numBuckets to at most {most} at the origin and at every destination",
                     index.len(),
                     self.store.place(),
