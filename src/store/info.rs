@@ -95,6 +95,11 @@ impl InfoStore {
         format!("{}, {}", self.store.place(), self.prefix)
     }
 
+    /// The key of the index, which changes with every save that changed anything.
+    pub fn index_key(&self) -> String {
+        self.key("index")
+    }
+
     /// Writes, reads and deletes a key of its own, to show that the store allows it.
     ///
     /// # Errors
