@@ -27,3 +27,4 @@ mod stores_consul;
 mod stores_folder;
 mod stores_writers;
 mod transforms;
+mod triggers;
