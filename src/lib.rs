@@ -23,6 +23,8 @@ pub mod daemon;
 pub mod engine;
 pub mod error;
 pub mod filter;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod http;
 pub mod logger;
 pub mod scope;
