@@ -38,7 +38,7 @@ pub mod vault;
 use cli::{Command, Invocation, Output};
 use config::Settings;
 use cycle::{Destination, Options, Origin};
-use daemon::Daemon;
+use daemon::{Daemon, Notify, Systemd};
 use scope::Scope;
 
 /// Runs a command until it is done or `scope` is stopped; the exit code.
@@ -62,6 +62,8 @@ pub fn run(invocation: &Invocation, settings: Settings, scope: &Scope) -> u8 {
             full: invocation.full,
             prune: invocation.prune,
         },
+        notify: Notify::new(settings.notify),
+        systemd: Systemd::new(settings.service),
         json: invocation.output == Output::Json,
     };
     match invocation.command {

@@ -197,6 +197,11 @@ impl Report {
         self.duration_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
     }
 
+    /// Whether an error is in it after which no further cycle may start.
+    pub fn is_fatal(&self) -> bool {
+        self.errors.iter().any(|error| error.level == "fatal")
+    }
+
     /// The exit code of a run that did only this: 0, 1, 3 or 130.
     pub fn exit_code(&self) -> u8 {
         match self.result {

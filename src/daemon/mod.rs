@@ -3,18 +3,27 @@
 //! Each role has a thread of its own, with its own clients, lock and errors: a destination that is down neither slows
 //! nor stops another. Whoever starts a thread joins it.
 
+mod notify;
+mod systemd;
+
 use std::io::Write;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::check::{self, Check};
 use crate::cycle::{Destination, Found, Options, Origin, Outcome, Report, ReportedError, worst_exit_code};
-use crate::error::{Error, Kind, Level};
-use crate::scope::Scope;
+use crate::error::{Error, Kind};
+use crate::scope::{Scope, StopHandle};
 use crate::store::Lock;
 use crate::sync_info::Role;
+
+pub use notify::Notify;
+pub use systemd::{Pulse, Systemd};
+
+/// How long the supervisor waits for news where no watchdog asks for it earlier.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// What to run, and how.
 pub struct Daemon {
@@ -24,6 +33,10 @@ pub struct Daemon {
     pub destinations: Vec<Destination>,
     /// What the user asked for beside the configuration.
     pub options: Options,
+    /// Who is told of a fatal error.
+    pub notify: Notify,
+    /// The service manager that wants to know how it goes.
+    pub systemd: Systemd,
     /// Whether reports and checks go to stdout as JSON.
     pub json: bool,
 }
@@ -35,6 +48,25 @@ enum End {
     Stopped,
     /// It can't go on.
     Failed,
+}
+
+/// What the supervisor hears from a role.
+enum News {
+    /// It has passed its first checks, or need not be waited for.
+    Ready,
+    /// A cycle has ended: its line.
+    Cycled(String),
+    /// A human is to be told.
+    Fatal(Box<Report>),
+    /// It can't go on, so nobody does.
+    Failed,
+}
+
+/// What a role that runs again and again is given.
+struct Duty<'a> {
+    scope: &'a Scope,
+    news: Sender<News>,
+    pulse: &'a Pulse,
 }
 
 /// Wakes destinations when the origin has saved. One waiting signal is as good as many.
@@ -72,7 +104,7 @@ impl Daemon {
         let mut found = None;
         if let Some(origin) = &self.origin {
             let (report, this) = self.origin_once(origin, scope);
-            self.publish_once(&report);
+            self.publish_once(&report, scope);
             codes.push(report.exit_code());
             found = this;
         }
@@ -81,7 +113,7 @@ impl Daemon {
                 let found = found.as_ref();
                 threads.spawn(move || {
                     let report = self.destination_once(destination, scope, found);
-                    self.publish_once(&report);
+                    self.publish_once(&report, scope);
                     report.exit_code()
                 })
             };
@@ -95,27 +127,74 @@ impl Daemon {
     pub fn run(&self, scope: &Scope) -> u8 {
         let (stop, inner) = scope.child();
         let (triggers, wakes): (Triggers, Vec<_>) = self.destinations.iter().map(|_| bounded(1)).unzip();
-        let (ends, ended) = bounded(self.destinations.len() + 1);
-        let inner = &inner;
-        let is_alone = self.destinations.len() == 1;
-        let mut failed = false;
-        thread::scope(|threads| {
-            if let Some(origin) = &self.origin {
-                let ends = ends.clone();
-                threads.spawn(move || ends.send(self.origin_loop(origin, inner, &triggers)));
+        let (sender, news) = bounded(64);
+        let roles = usize::from(self.origin.is_some()) + self.destinations.len();
+        let pulses: Vec<Pulse> = (0..roles).map(|_| Pulse::default()).collect();
+        let (inner, is_alone) = (&inner, self.destinations.len() == 1);
+        let failed = thread::scope(|threads| {
+            let mut duties = pulses.iter().map(|pulse| Duty {
+                scope: inner,
+                news: sender.clone(),
+                pulse,
+            });
+            if let Some(origin) = &self.origin
+                && let Some(duty) = duties.next()
+            {
+                threads.spawn(move || duty.end(self.origin_loop(origin, &duty, &triggers)));
             }
-            for (destination, wake) in self.destinations.iter().zip(wakes) {
-                let ends = ends.clone();
-                threads.spawn(move || ends.send(self.destination_loop(destination, inner, &wake, is_alone)));
+            for ((destination, wake), duty) in self.destinations.iter().zip(wakes).zip(duties) {
+                threads.spawn(move || duty.end(self.destination_loop(destination, &duty, &wake, is_alone)));
             }
-            drop(ends);
-            let mut stop = Some(stop);
-            for end in ended {
-                failed |= end == End::Failed;
-                stop.take_if(|_| end == End::Failed);
-            }
+            drop(sender);
+            let tell = |report: Box<Report>| drop(threads.spawn(move || self.notify.tell(&report, scope)));
+            self.supervise(scope, &news, (stop, &pulses), tell)
         });
         u8::from(failed)
+    }
+
+    /// Listens until every role has ended; whether one of them could not go on.
+    fn supervise(
+        &self,
+        scope: &Scope,
+        news: &Receiver<News>,
+        (stop, pulses): (StopHandle, &[Pulse]),
+        tell: impl Fn(Box<Report>),
+    ) -> bool {
+        let (mut stop, mut starting, mut failed) = (Some(stop), pulses.len(), false);
+        let mut hear = |heard| match heard {
+            News::Ready => {
+                starting -= 1;
+                if starting == 0 {
+                    self.systemd.ready();
+                }
+            }
+            News::Cycled(line) => self.systemd.status(&line),
+            News::Fatal(report) => tell(report),
+            News::Failed => {
+                if stop.take().is_some() {
+                    self.systemd.stopping();
+                }
+                failed = true;
+            }
+        };
+        let interval = self.systemd.interval().unwrap_or(LONG);
+        loop {
+            if scope.within(interval).wait(news) && scope.done().is_some() {
+                break;
+            }
+            match news.try_recv() {
+                Ok(heard) => hear(heard),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return failed,
+            }
+            let now = Instant::now();
+            if !pulses.iter().any(|pulse| pulse.is_stuck(now)) {
+                self.systemd.alive();
+            }
+        }
+        self.systemd.stopping();
+        news.iter().for_each(hear);
+        failed
     }
 
     fn origin_once(&self, origin: &Origin, scope: &Scope) -> (Report, Option<Found>) {
@@ -140,39 +219,46 @@ impl Daemon {
         }
     }
 
-    fn origin_loop(&self, origin: &Origin, scope: &Scope, triggers: &Triggers) -> End {
+    fn origin_loop(&self, origin: &Origin, duty: &Duty, triggers: &Triggers) -> End {
         let wake_all = || {
             for trigger in triggers {
                 let _ = trigger.try_send(());
             }
         };
-        let name = &origin.settings().name;
-        let ready = self.get_ready(check::origin(origin, scope, true), || origin.lock(scope));
+        let (settings, scope) = (origin.settings(), duty.scope);
+        let checks = check::origin(origin, scope, true);
+        let ready = self.get_ready(checks, || {
+            duty.tell(News::Ready);
+            origin.lock(scope)
+        });
         let _lock = match ready {
             Ok(lock) => lock,
-            Err(error) => return not_ready(Role::Origin, name, scope, &error),
+            Err(error) => return duty.not_ready(Role::Origin, &settings.name, &error, true),
         };
         let mut options = self.options;
         loop {
             let began = Instant::now();
-            let (report, _) = origin.cycle(scope, options);
+            let (report, _) = duty.pulse.during(settings.timeout, || origin.cycle(scope, options));
             self.publish(&report);
+            duty.tell(News::Cycled(report.to_string()));
             options.allow_mass_delete = false;
             wake_all();
-            match report.ended_by {
-                Some(Level::Fatal) => return End::Failed,
-                _ if !scope.sleep(origin.settings().tick.saturating_sub(began.elapsed())) => return End::Stopped,
-                _ => {}
+            if report.is_fatal() {
+                duty.tell(News::Fatal(Box::new(report)));
+                return End::Failed;
+            }
+            if !scope.sleep(settings.tick.saturating_sub(began.elapsed())) {
+                return End::Stopped;
             }
         }
     }
 
     /// A destination that fails its checks stops only itself, and is tried again at each tick; unless it is the only
-    /// one, so that nothing would be left to do.
-    fn destination_loop(&self, destination: &Destination, scope: &Scope, wake: &Receiver<()>, is_alone: bool) -> End {
-        let settings = destination.settings();
+    /// one, so that nothing would be left to do. A human is told of the first such failure in a row.
+    fn destination_loop(&self, destination: &Destination, duty: &Duty, wake: &Receiver<()>, is_alone: bool) -> End {
+        let (settings, scope) = (destination.settings(), duty.scope);
         let mut options = self.options;
-        let mut lock = None;
+        let (mut lock, mut is_told, mut is_starting) = (None, false, true);
         if self.origin.is_some() {
             // The origin's first cycle comes first: before it there is nothing to compare with.
             scope.receive(wake);
@@ -181,20 +267,42 @@ impl Daemon {
             let began = Instant::now();
             if lock.is_none() {
                 let checks = check::destination(destination, scope, true);
-                match self.get_ready(checks, || destination.lock(scope)) {
+                let ready = self.get_ready(checks, || {
+                    if std::mem::take(&mut is_starting) {
+                        duty.tell(News::Ready);
+                    }
+                    destination.lock(scope)
+                });
+                match ready {
                     Ok(held) => lock = Some(held),
-                    Err(error) if is_alone => return not_ready(Role::Destination, &settings.name, scope, &error),
-                    Err(error) => drop(not_ready(Role::Destination, &settings.name, scope, &error)),
+                    Err(error) => {
+                        let end = duty.not_ready(Role::Destination, &settings.name, &error, !is_told);
+                        is_told = true;
+                        if is_alone {
+                            return end;
+                        }
+                        if std::mem::take(&mut is_starting) {
+                            duty.tell(News::Ready);
+                        }
+                    }
                 }
             }
             if lock.is_some() {
-                let report = destination.cycle(scope, options, None);
+                let cycle = || destination.cycle(scope, options, None);
+                let report = duty.pulse.during(settings.timeout, cycle);
                 self.publish(&report);
+                duty.tell(News::Cycled(report.to_string()));
                 (options.allow_mass_delete, options.full) = (false, false);
-                match report.ended_by {
-                    Some(Level::Fatal) if is_alone => return End::Failed,
-                    Some(Level::Fatal) => lock = None,
-                    _ => {}
+                if report.is_fatal() {
+                    lock = None;
+                    if !std::mem::replace(&mut is_told, true) {
+                        duty.tell(News::Fatal(Box::new(report)));
+                    }
+                    if is_alone {
+                        return End::Failed;
+                    }
+                } else {
+                    is_told = false;
                 }
             }
             scope
@@ -231,7 +339,15 @@ impl Daemon {
         }
     }
 
-    fn publish_once(&self, report: &Report) {
+    /// Publishes, and tells a human of a fatal error: but not one who asked for a dry run.
+    fn publish_once(&self, report: &Report, scope: &Scope) {
+        self.show_once(report);
+        if report.is_fatal() && self.may_write() {
+            self.notify.tell(report, scope);
+        }
+    }
+
+    fn show_once(&self, report: &Report) {
         if self.json {
             return self.print(&report.to_json());
         }
@@ -259,12 +375,28 @@ fn who(role: Role, name: &str) -> String {
     }
 }
 
-fn not_ready(role: Role, name: &str, scope: &Scope, error: &Error) -> End {
-    if scope.done().is_some() {
-        return End::Stopped;
+impl Duty<'_> {
+    /// The supervisor listens until the last role has ended.
+    fn tell(&self, news: News) {
+        let _ = self.news.send(news);
     }
-    log::error!("{}: {error}", who(role, name));
-    End::Failed
+
+    fn end(&self, end: End) {
+        if end == End::Failed {
+            self.tell(News::Failed);
+        }
+    }
+
+    fn not_ready(&self, role: Role, name: &str, error: &Error, tell: bool) -> End {
+        if self.scope.done().is_some() {
+            return End::Stopped;
+        }
+        let report = not_started(role, name, self.scope, error);
+        if tell {
+            self.tell(News::Fatal(Box::new(report)));
+        }
+        End::Failed
+    }
 }
 
 /// The report of a cycle that could not begin.
