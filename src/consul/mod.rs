@@ -23,6 +23,8 @@ const ANSWER_LIMIT: u64 = 2 * VALUE_LIMIT as u64;
 /// The limit of one request. A server without a leader takes 7 s to say so.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_RETRIES: u32 = 2;
+/// Connections kept alive: buckets are written a few at a time.
+const CONNECTIONS: usize = 4;
 
 /// How to reach one Consul.
 #[derive(Clone, Debug)]
@@ -59,7 +61,7 @@ impl Consul {
                 request_timeout: REQUEST_TIMEOUT,
                 max_retries: MAX_RETRIES,
                 rate_limit: None,
-                connections: 1,
+                connections: CONNECTIONS,
             }),
             settings,
         }

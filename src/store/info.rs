@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Lock, Revision, Store};
+use super::{Lock, Revision, Store, parallel};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
@@ -270,9 +270,14 @@ impl InfoStore {
         self.ensure_still_ours(scope, own)?;
         self.store.put(scope, &self.key("meta"), &meta.to_bytes())?;
         own.meta = Some(meta);
-        for n in changed {
+        // Until all are known to be written, none is.
+        changed.iter().for_each(|&n| own.stored[n] = None);
+        let written = parallel::each(&changed, |n| {
             let (hash, bytes) = info.snapshot(n)?;
             self.store.put(scope, &self.key(&n.to_string()), &bytes)?;
+            Ok(hash)
+        });
+        for (n, hash) in written? {
             own.stored[n] = Some(hash);
             index.set(n, hash);
         }

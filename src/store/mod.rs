@@ -6,6 +6,7 @@
 mod consul;
 mod folder;
 mod info;
+mod parallel;
 
 use crate::config::StoreSettings;
 use crate::error::Result;
