@@ -6,45 +6,41 @@
 //! another key, and a token must not travel to a host that nobody configured (FACTS.md T14, section 9).
 //! Errors name the server's address, never a header or a body.
 
+mod connections;
+mod exchange;
 mod in_flight;
 mod pace;
 mod resolver;
-mod steady;
 
 use std::io;
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::Agent;
-use ureq::http::HeaderMap;
+use ureq::config::Config;
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::transport::{Connector, DefaultConnector};
 
 use crate::error::{Error, Kind, Result};
 use crate::scope::{Done, Scope};
+use connections::{CONNECT_LIMIT, Connections};
+use exchange::{Failure, Message, exchange};
 use in_flight::InFlight;
 use pace::Pace;
-use resolver::KeptAnswers;
-use steady::Steady;
 
-/// How long a connection may take to be opened, and a name to be looked up: neither can be interrupted.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a write in flight may go on after a stop or a deadline, so that its outcome is known.
 const WRITE_GRACE: Duration = Duration::from_secs(1);
 /// The first pause before a retry; doubled each time, and shortened at random by up to a half.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause that a server's `Retry-After` can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Buffer of one connection for what comes; ureq's own default is 128 KiB.
-const INPUT_BUFFER: usize = 16 * 1024;
-/// Buffer of one connection for what goes. A request's head must fit into it, and names of 16,000 bytes, which raft
-/// takes, are three times as long when encoded.
-const OUTPUT_BUFFER: usize = 64 * 1024;
-/// The longest target; the rest of the buffer is for headers.
-const TARGET_LIMIT: usize = OUTPUT_BUFFER - 4 * 1024;
+/// Buffer of one connection for what comes and for what goes, in bytes; an answer's head must fit into it.
+const BUFFER: usize = 16 * 1024;
+/// The longest target: names of 16,000 bytes, which raft takes, are three times as long when encoded.
+const TARGET_LIMIT: usize = 60 * 1024;
 
 /// What is the same for every request to one server.
 #[derive(Clone, Debug)]
@@ -111,13 +107,13 @@ pub struct Reply {
     pub status: u16,
     /// The whole body.
     pub body: Vec<u8>,
-    headers: HeaderMap,
+    head: Vec<u8>,
 }
 
 impl Reply {
     /// A header's value, if it is there and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
+        exchange::header(&self.head, name)
     }
 
     fn may_pass(&self) -> bool {
@@ -128,8 +124,9 @@ impl Reply {
 /// A client of one server; shared by any number of threads.
 pub struct Http {
     settings: HttpSettings,
-    agents: RwLock<Agents>,
-    resolver: KeptAnswers,
+    /// The headers that are the same for every request.
+    headers: String,
+    pools: RwLock<Pools>,
     interrupted: AtomicBool,
     writing: InFlight,
     pace: Option<Pace>,
@@ -137,20 +134,20 @@ pub struct Http {
 }
 
 /// Reads and writes have pools of their own, so that a stop can cut the ones and wait for the others.
-struct Agents {
-    reads: Agent,
-    writes: Agent,
+struct Pools {
+    reads: Arc<Connections>,
+    writes: Arc<Connections>,
 }
 
 impl Http {
     /// A client; nothing is sent yet.
     pub fn new(settings: HttpSettings) -> Http {
-        let resolver = KeptAnswers::default();
+        let host = settings.address.split("://").nth(1).unwrap_or_default();
         Http {
-            agents: RwLock::new(Agents::new(&settings, &resolver)),
+            headers: format!("host: {host}\r\nuser-agent: vsync/{}\r\n", env!("CARGO_PKG_VERSION")),
+            pools: RwLock::new(Pools::new(&settings)),
             pace: settings.rate_limit.map(Pace::new),
             settings,
-            resolver,
             interrupted: AtomicBool::new(false),
             writing: InFlight::default(),
             sent: AtomicU64::new(0),
@@ -210,10 +207,17 @@ impl Http {
         let writes = matches!(request.method, Method::Put | Method::Post | Method::Delete);
         let _writing = writes.then(|| self.writing.enter());
         scope.check()?;
-        let agent = self.agent(writes);
+        let head = self.head(request)?;
+        let connections = self.connections(writes);
         self.sent.fetch_add(1, Ordering::Relaxed);
-        run(&agent, &self.settings.address, request, self.limit(scope, writes)).map_err(|error| {
-            self.resolver.forget();
+        let message = Message {
+            head: &head,
+            body: request.body.unwrap_or_default(),
+            limit: request.limit,
+        };
+        let outcome = exchange(&connections, &message, Instant::now() + self.limit(scope, writes));
+        let answer = outcome.map_err(|failure| {
+            connections.forget_addresses();
             match scope.done() {
                 Some(Done::Stopped) => Error::new(Kind::Stopped, "stopped"),
                 // However the cut of a request at the deadline looks from here, the deadline is its cause.
@@ -221,17 +225,55 @@ impl Http {
                     Kind::Timeout,
                     format!("no answer from {} before the cycle's time limit", self.settings.address),
                 ),
-                None => self.explain(&error, request),
+                None => self.explain(&failure, request),
             }
+        })?;
+        Ok(Reply {
+            status: answer.status,
+            body: answer.body,
+            head: answer.head,
         })
     }
 
-    fn agent(&self, writes: bool) -> Agent {
-        let agents = self.agents.read().unwrap_or_else(PoisonError::into_inner);
+    /// Request line and headers.
+    fn head(&self, request: &Request) -> Result<Vec<u8>> {
+        if !request.target.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::new(
+                Kind::Refused,
+                "its name holds characters that can't be sent",
+            ));
+        }
+        let mut head = Vec::with_capacity(request.target.len() + 256);
+        // Nothing that is written to memory fails.
+        let _ = write!(
+            head,
+            "{} {} HTTP/1.1\r\n{}",
+            request.method.name(),
+            request.target,
+            self.headers
+        );
+        for (name, value) in request.headers {
+            if value.bytes().any(|byte| byte.is_ascii_control()) {
+                let why = format!("the value for the header {name} holds characters that can't be sent");
+                return Err(Error::new(Kind::Refused, why));
+            }
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        if let Some(body) = request.body {
+            let _ = write!(head, "content-length: {}\r\n", body.len());
+        } else if matches!(request.method, Method::Put | Method::Post) {
+            head.extend_from_slice(b"content-length: 0\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        Ok(head)
+    }
+
+    fn connections(&self, writes: bool) -> Arc<Connections> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
         if writes {
-            agents.writes.clone()
+            pools.writes.clone()
         } else {
-            agents.reads.clone()
+            pools.reads.clone()
         }
     }
 
@@ -243,7 +285,19 @@ impl Http {
         }
     }
 
-    fn explain(&self, error: &ureq::Error, request: &Request) -> Error {
+    fn explain(&self, failure: &Failure, request: &Request) -> Error {
+        let address = &self.settings.address;
+        match failure {
+            Failure::Connection(error) => self.explain_connection(error, request),
+            Failure::TooLarge => Error::new(
+                Kind::Protocol,
+                format!("an answer from {address} is larger than {} bytes", request.limit),
+            ),
+            Failure::NotHttp => Error::new(Kind::Protocol, format!("the answer from {address} is not HTTP")),
+        }
+    }
+
+    fn explain_connection(&self, error: &ureq::Error, request: &Request) -> Error {
         let address = &self.settings.address;
         let unreachable = |why: String| Error::new(Kind::Unreachable, format!("no answer from {address}: {why}"));
         match error {
@@ -266,45 +320,44 @@ impl Http {
             ureq::Error::ConnectionFailed => unreachable("connection failed".to_string()),
             ureq::Error::Rustls(cause) => unreachable(format!("TLS: {cause}")),
             ureq::Error::ConnectProxyFailed(_) => unreachable("the proxy refuses to connect".to_string()),
-            ureq::Error::BodyExceedsLimit(limit) => Error::new(
-                Kind::Protocol,
-                format!("an answer from {address} is larger than {limit} bytes"),
-            ),
-            _ => Error::new(Kind::Protocol, format!("the answer from {address} is not HTTP")),
+            _ => unreachable("a connection can't be made as configured".to_string()),
         }
     }
 }
 
-impl Agents {
-    fn new(settings: &HttpSettings, resolver: &KeptAnswers) -> Agents {
-        let agent = || {
-            let mut config = Agent::config_builder()
-                .http_status_as_error(false)
-                .allow_non_standard_methods(true)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .max_idle_connections(settings.connections)
-                .max_idle_connections_per_host(settings.connections)
-                .timeout_connect(Some(CONNECT_LIMIT))
-                .timeout_resolve(Some(CONNECT_LIMIT))
-                .input_buffer_size(INPUT_BUFFER)
-                .output_buffer_size(OUTPUT_BUFFER)
-                .user_agent(concat!("vsync/", env!("CARGO_PKG_VERSION")))
-                .accept("")
-                .accept_encoding("")
-                .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
-            if is_loopback(&settings.address) {
-                // As Go's clients do: a proxy from the environment is not meant for this machine itself.
-                config = config.proxy(None);
-            }
-            let connector = DefaultConnector::default().chain(Steady);
-            Agent::with_parts(config.build(), connector, resolver.clone())
+impl Pools {
+    fn new(settings: &HttpSettings) -> Pools {
+        let connections = || {
+            Arc::new(Connections::new(
+                &settings.address,
+                config(settings),
+                settings.connections,
+            ))
         };
-        Agents {
-            reads: agent(),
-            writes: agent(),
+        Pools {
+            reads: connections(),
+            writes: connections(),
         }
     }
+
+    fn fresh(&self) -> Pools {
+        Pools {
+            reads: Arc::new(self.reads.fresh()),
+            writes: Arc::new(self.writes.fresh()),
+        }
+    }
+}
+
+fn config(settings: &HttpSettings) -> Config {
+    let mut config = Agent::config_builder()
+        .input_buffer_size(BUFFER)
+        .output_buffer_size(BUFFER)
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
+    if is_loopback(&settings.address) {
+        // As Go's clients do: a proxy from the environment is not meant for this machine itself.
+        config = config.proxy(None);
+    }
+    config.build()
 }
 
 /// Cuts the requests in flight of all `clients`: reads at once, writes when they have ended or a second has
@@ -312,13 +365,12 @@ impl Agents {
 pub fn interrupt(clients: &[&Http]) {
     for client in clients {
         client.interrupted.store(true, Ordering::Release);
-        let agents = client.agents.read().unwrap_or_else(PoisonError::into_inner);
-        agents.reads.clone().shutdown();
+        client.connections(false).shut_down();
     }
     let until = Instant::now() + WRITE_GRACE;
     for client in clients {
         client.writing.wait_empty(until);
-        client.agent(true).shutdown();
+        client.connections(true).shut_down();
     }
 }
 
@@ -326,37 +378,10 @@ pub fn interrupt(clients: &[&Http]) {
 pub fn revive(clients: &[&Http]) {
     for client in clients {
         if client.interrupted.swap(false, Ordering::AcqRel) {
-            let fresh = Agents::new(&client.settings, &client.resolver);
-            *client.agents.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+            let mut pools = client.pools.write().unwrap_or_else(PoisonError::into_inner);
+            *pools = pools.fresh();
         }
     }
-}
-
-fn run(agent: &Agent, address: &str, request: &Request, limit: Duration) -> std::result::Result<Reply, ureq::Error> {
-    let mut builder = ureq::http::Request::builder()
-        .method(request.method.name())
-        .uri(format!("{address}{}", request.target));
-    for (name, value) in request.headers {
-        builder = builder.header(*name, *value);
-    }
-    let response = match request.body {
-        Some(body) => {
-            let request = agent.configure_request(builder.body(body)?);
-            agent.run(request.timeout_global(Some(limit)).build())?
-        }
-        None => {
-            let request = agent.configure_request(builder.body(())?);
-            agent.run(request.timeout_global(Some(limit)).build())?
-        }
-    };
-    let (parts, mut body) = response.into_parts();
-    let mut bytes = Vec::with_capacity(body.content_length().unwrap_or(0).min(request.limit) as usize);
-    io::Read::read_to_end(&mut body.with_config().limit(request.limit).reader(), &mut bytes)?;
-    Ok(Reply {
-        status: parts.status.as_u16(),
-        body: bytes,
-        headers: parts.headers,
-    })
 }
 
 /// A server that finds a body too large answers and closes while the rest is still being sent; the answer is
@@ -406,15 +431,11 @@ mod tests {
     impl Reply {
         /// An answer that no server gave.
         pub fn new(status: u16, body: Vec<u8>, headers: &[(&'static str, &'static str)]) -> Reply {
-            use ureq::http::HeaderValue;
-            let headers = headers
-                .iter()
-                .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-            Reply {
-                status,
-                body,
-                headers: headers.collect(),
+            let mut head = b"HTTP/1.1\r\n".to_vec();
+            for (name, value) in headers {
+                head.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
             }
+            Reply { status, body, head }
         }
     }
 
