@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, bounded};
 
 use super::identity::Place;
 use super::plan::{Delete, OriginRules, Plan, Reason, Write, is_unsynced, unsynced};
@@ -20,6 +20,8 @@ use crate::vault::Vault;
 
 /// After this many tasks what has been done is saved.
 const CHECKPOINT_AFTER: u64 = 1000;
+/// So many deletes are confirmed before they are carried out: not more, since a confirmation grows old.
+const DELETES_AT_ONCE: usize = 250;
 
 /// What the workers of one destination's cycle share.
 pub struct Execution<'a> {
@@ -73,13 +75,59 @@ impl Execution<'_> {
             |write| self.write(&write),
         );
         self.run.check()?;
-        workers::run(
-            self.run,
-            workers,
-            |queue| _ = queue.send_all(deletes),
-            |delete| self.delete(&delete, &occupied),
-        );
-        self.run.check()
+        self.carry_out_deletes(deletes, &occupied)
+    }
+
+    /// Confirms some deletes, notes that they are about to happen, and only then carries them out.
+    fn carry_out_deletes(&self, mut deletes: Vec<Delete>, occupied: &HashSet<String>) -> Result<()> {
+        let workers = self.settings.num_workers;
+        while !deletes.is_empty() {
+            let later = deletes.split_off(deletes.len().min(DELETES_AT_ONCE));
+            let confirmed = Mutex::new(Vec::new());
+            workers::run(
+                self.run,
+                workers,
+                |queue| _ = queue.send_all(deletes),
+                |delete| {
+                    if self.confirm(&delete, occupied) {
+                        confirmed.lock().unwrap_or_else(PoisonError::into_inner).push(delete);
+                    }
+                },
+            );
+            self.run.check()?;
+            let confirmed = confirmed.into_inner().unwrap_or_else(PoisonError::into_inner);
+            self.announce(&confirmed, occupied)?;
+            workers::run(
+                self.run,
+                workers,
+                |queue| _ = queue.send_all(confirmed),
+                |delete| self.delete(&delete, occupied),
+            );
+            self.run.check()?;
+            deletes = later;
+        }
+        Ok(())
+    }
+
+    /// Saves that the copies are about to go, as a state that no origin has. Were the cycle cut off after a delete and
+    /// the secret undeleted at the origin, which changes neither its version nor its time, both ends would else seem
+    /// to be equal, and the copy would stay away for ever.
+    fn announce(&self, deletes: &[Delete], occupied: &HashSet<String>) -> Result<()> {
+        let mut removed = deletes.iter().filter(|delete| delete.removes_copy(occupied)).peekable();
+        if removed.peek().is_none() {
+            return Ok(());
+        }
+        for delete in removed {
+            self.info
+                .update(&delete.path, |known| Some(Insight { version: 0, ..known? }))?;
+        }
+        let (done, saved) = bounded(1);
+        let is_sent = self.run.scope.send(self.save, Signal::Before(done));
+        if is_sent && self.run.scope.receive(&saved).is_some() {
+            return Ok(());
+        }
+        self.run.check()?;
+        fail(Kind::Stopped, "the sync info could not be saved before the deletes")
     }
 
     fn write(&self, write: &Write) {
@@ -144,13 +192,26 @@ impl Execution<'_> {
         Ok(true)
     }
 
+    /// Whether a delete may be carried out.
+    fn confirm(&self, delete: &Delete, occupied: &HashSet<String>) -> bool {
+        if delete.reason == Reason::Pruned || occupied.contains(&delete.place) {
+            return true;
+        }
+        match self.is_gone(&delete.path) {
+            Ok(true) => return true,
+            Ok(false) => {}
+            Err(error) => self.run.failed(&delete.path, error),
+        }
+        Tally::add(&self.run.tally.stuck, 1);
+        false
+    }
+
     fn delete(&self, delete: &Delete, occupied: &HashSet<String>) {
         match self.remove(delete, occupied) {
-            Ok(true) => {
+            Ok(()) => {
                 Tally::add(&self.run.tally.deleted, 1);
                 self.count_task();
             }
-            Ok(false) => Tally::add(&self.run.tally.stuck, 1),
             Err(error) => {
                 Tally::add(&self.run.tally.stuck, 1);
                 self.run.failed(&delete.path, error);
@@ -158,12 +219,9 @@ impl Execution<'_> {
         }
     }
 
-    /// Removes one secret; `false` if it is kept since the origin still has it.
-    fn remove(&self, delete: &Delete, occupied: &HashSet<String>) -> Result<bool> {
+    /// Removes one secret.
+    fn remove(&self, delete: &Delete, occupied: &HashSet<String>) -> Result<()> {
         if !occupied.contains(&delete.place) {
-            if delete.reason == Reason::Gone && !self.is_gone(&delete.path)? {
-                return Ok(false);
-            }
             let Some(data_path) = holder(&self.place.data_paths, &delete.place) else {
                 let why = format!(
                     "its copy at {} is outside the destination's data paths; add them to `mounts`, or remove it by hand",
@@ -185,8 +243,7 @@ impl Execution<'_> {
             let is_empty =
                 left.orphans.is_empty() && (delete.reason == Reason::Gone || !self.is_covered(&delete.path, &left));
             (!is_empty).then_some(left)
-        })?;
-        Ok(true)
+        })
     }
 
     /// Whether an entry still stands for a copy at the place that the rules lead to.

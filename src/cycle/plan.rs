@@ -123,6 +123,13 @@ pub struct Delete {
     pub reason: Reason,
 }
 
+impl Delete {
+    /// Whether it takes away a copy of a secret that the origin may bring back.
+    pub fn removes_copy(&self, occupied: &HashSet<String>) -> bool {
+        self.reason == Reason::Gone && !occupied.contains(&self.place)
+    }
+}
+
 /// Why something is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {

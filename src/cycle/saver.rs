@@ -20,6 +20,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 pub enum Signal {
     /// Save what has been done so far; more is to come.
     Checkpoint,
+    /// As a checkpoint, and tell when it is saved: what comes next must not happen before.
+    Before(Sender<()>),
     /// The cycle is whole: save, and end.
     Whole,
 }
@@ -68,8 +70,11 @@ impl Saver<'_> {
             };
             run.check()?;
             wrote |= self.store.save(run.scope, self.own, self.info, (self.meta)())?;
-            if matches!(signal, Signal::Whole) {
-                return Ok(wrote);
+            match signal {
+                Signal::Checkpoint => {}
+                // Whoever waits for it takes an end without a message for a failure.
+                Signal::Before(saved) => drop(saved.try_send(())),
+                Signal::Whole => return Ok(wrote),
             }
         }
     }

@@ -58,6 +58,13 @@ struct ReadVersion<'a> {
     created_time: Cow<'a, str>,
 }
 
+/// The answer to a write; without a version it is somebody else's.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(rename = "version")]
+    _version: u64,
+}
+
 impl Kv2 {
     /// The engine mounted at `mount`, which ends with `/`.
     pub fn new(mount: &str) -> Kv2 {
@@ -85,7 +92,8 @@ impl Kv2 {
 
     fn write(session: Session, path: &str, secret: &Secret, cas: u64) -> Result<()> {
         let body = format!(r#"{{"options":{{"cas":{cas}}},"data":{}}}"#, secret.0.get());
-        session.write(path, body.as_bytes()).map(drop)
+        let reply = session.write(path, body.as_bytes())?;
+        data::<Written>(&reply).map(drop)
     }
 
     /// Reads, adopts equal data, and else replaces the version that was read.

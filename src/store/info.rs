@@ -16,6 +16,8 @@ use crate::sync_info::{Bucket, Hash, Index, Meta, Role, SyncInfo};
 const READS: u32 = 8;
 /// The pause before the second read; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// How often a written key may be gone before it is no coincidence.
+const CHECKS: u32 = 3;
 /// The share of a bucket's limit that a suggested bucket count leaves free, so that it serves for a while.
 const HEADROOM: usize = 2;
 
@@ -95,23 +97,26 @@ impl InfoStore {
         format!("{}, {}", self.store.place(), self.prefix)
     }
 
-    /// Writes, reads and deletes a key of its own, to show that the store allows it.
+    /// Writes, reads and deletes the key `check`, to show that the store allows it. It has one name for all, so that
+    /// the next check removes what a killed one leaves; so another's check may remove it at this very moment.
     ///
     /// # Errors
     /// Whatever the store refuses.
     pub fn probe_writing(&self, scope: &Scope) -> Result<()> {
-        let key = self.key(&format!("check-{}", std::process::id()));
+        let key = self.key("check");
         let bytes = b"written by the startup checks of vsync";
-        self.store.put(scope, &key, bytes)?;
-        let read = self.store.get(scope, &key);
-        self.store.delete(scope, &key)?;
-        match read? {
-            Some(value) if value.bytes == bytes => Ok(()),
-            _ => fail(
-                Kind::Corrupt,
-                format!("{} does not give back what was written to {key}", self.store.place()),
-            ),
+        for _ in 0..CHECKS {
+            self.store.put(scope, &key, bytes)?;
+            let read = self.store.get(scope, &key);
+            self.store.delete(scope, &key)?;
+            if read?.is_some_and(|value| value.bytes == bytes) {
+                return Ok(());
+            }
         }
+        fail(
+            Kind::Corrupt,
+            format!("{} does not give back what was written to {key}", self.store.place()),
+        )
     }
 
     /// Reads the index's key, to show that the store allows it.

@@ -47,13 +47,17 @@ pub fn found(reply: Reply) -> Result<Found> {
     }
 }
 
-/// Passes a 2xx on and turns everything else into an error.
+/// Passes on the answer to what was done, and turns everything else into an error. A login page that something in
+/// between sends with status 200 must not read as a write: it would be remembered, and never be made up for.
 ///
 /// # Errors
-/// Every answer but a 2xx.
+/// Every answer but a 204, and a 2xx with a JSON object.
 pub fn done(reply: Reply) -> Result<Reply> {
+    let is_object = || serde_json::from_slice::<Envelope>(&reply.body).is_ok();
     match reply.status {
-        200..=299 => Ok(reply),
+        204 => Ok(reply),
+        200..=299 if is_object() => Ok(reply),
+        200..=299 => fail(Kind::Protocol, not_vault(&reply)),
         _ => Err(refusal(&reply)),
     }
 }

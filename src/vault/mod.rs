@@ -141,7 +141,7 @@ impl Session<'_> {
     /// Writes `body` to `path`.
     ///
     /// # Errors
-    /// Every answer but a 2xx; [`Kind::Conflict`] for a check-and-set that did not match.
+    /// Every answer but Vault's own 2xx; [`Kind::Conflict`] for a check-and-set that did not match.
     pub fn write(&self, path: &str, body: &[u8]) -> Result<Reply> {
         answer::done(self.send(Method::Post, path, Some(body))?)
     }
@@ -149,7 +149,7 @@ impl Session<'_> {
     /// Deletes `path`; what is absent already is no error.
     ///
     /// # Errors
-    /// Every answer but a 2xx.
+    /// Every answer but Vault's own 2xx.
     pub fn delete(&self, path: &str) -> Result<()> {
         answer::done(self.send(Method::Delete, path, None)?).map(drop)
     }

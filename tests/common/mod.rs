@@ -14,6 +14,7 @@ pub mod http;
 pub mod info;
 pub mod process;
 pub mod proxy;
+pub mod random;
 pub mod vault;
 pub mod vault_server;
 pub mod vsync;

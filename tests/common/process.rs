@@ -176,6 +176,10 @@ impl Process {
     #[track_caller]
     pub fn pause(&self) {
         self.signal("STOP");
+        // Its threads stop one after the other, and on a busy machine some still answer meanwhile.
+        wait::until(&format!("{} has stopped", self.name), wait::SOON, || {
+            is_stopped(self.id)
+        });
     }
 
     /// Lets a paused child go on.
@@ -237,6 +241,23 @@ pub fn send_signal(name: &str, id: u32) {
         .status()
         .expect("the shell starts");
     assert!(status.success(), "signal {name} to process {id}: {status}");
+}
+
+/// Whether all threads of a process are stopped.
+fn is_stopped(id: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    // The state follows the name, which stands in parentheses.
+    let runs = |stat: &str| {
+        !stat
+            .rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with(['T', 'Z', 'X']))
+    };
+    let mut stats = tasks.map(|task| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default());
+    !stats.any(|stat| runs(&stat))
 }
 
 /// Whether a process of that id exists, as a zombie or not.

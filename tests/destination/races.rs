@@ -1,10 +1,12 @@
 //! The origin goes on changing between its own cycle and the destination's reads.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::json;
 
 use super::{Pair, expect, same};
+use crate::common::consul;
 use crate::common::proxy::Action;
 
 #[test]
@@ -96,4 +98,66 @@ fn a_secret_deleted_in_between_keeps_what_was_known_and_is_no_failure() {
         expect(&pair.sync(), 0, "saved", &[("deleted", 1), ("failed", 0), ("paths", 1)]);
         same("versions", pair.versions(&["known", "new"]), [None, None]);
     }
+}
+
+/// Neither a delete nor an undelete changes a version or its time. So a delete that was carried out but never noted
+/// would leave both ends' sync info equal, and the copy away for ever.
+#[test]
+fn a_secret_undeleted_after_a_delete_that_was_cut_off_comes_back() {
+    for cut in ["in the delete", "in the save"] {
+        let pair = Pair::new();
+        pair.seed_and_sync(&["back", "rest"]);
+        pair.origin.delete("back");
+        pair.run_origin();
+        let held = match cut {
+            "in the delete" => pair
+                .at_destination
+                .when(pair.there("DELETE", "back"), Action::HoldAnswer),
+            _ => {
+                // The second save of this cycle: the first one tells that the delete is about to happen.
+                let saves = AtomicUsize::new(0);
+                pair.at_consul.when(
+                    move |line: &str| {
+                        let is_save = line.contains("/destination/meta") || line.starts_with("PUT /v1/txn");
+                        line.starts_with("PUT ") && is_save && saves.fetch_add(1, Ordering::Relaxed) == 1
+                    },
+                    Action::Hold,
+                )
+            }
+        };
+        let cycle = pair.vsync().args(["destination", "--once", "-o", "json"]).spawn();
+        held.wait_until_held(1);
+        same("is deleted by now", pair.destination.version("back"), None);
+        cycle.kill();
+        held.release();
+        consul::shared().delete(&pair.key("lock"));
+        pair.origin.undelete("back", &[1]);
+        pair.sync().expect_code(0);
+        same(cut, pair.destination.get("back"), pair.origin.get("back"));
+        same("info", pair.info(), pair.info_of("origin"));
+        expect(&pair.sync(), 0, "unchanged", &[("unchanged", 2)]);
+    }
+}
+
+/// And the other way round: it was about to be deleted, and never was.
+#[test]
+fn a_secret_undeleted_before_a_delete_that_was_cut_off_is_adopted() {
+    let pair = Pair::new();
+    pair.seed_and_sync(&["back", "rest"]);
+    pair.origin.delete("back");
+    pair.run_origin();
+    let held = pair.at_destination.when(pair.there("DELETE", "back"), Action::Hold);
+    let cycle = pair.vsync().args(["destination", "--once", "-o", "json"]).spawn();
+    held.wait_until_held(1);
+    cycle.kill();
+    held.release();
+    consul::shared().delete(&pair.key("lock"));
+    pair.origin.undelete("back", &[1]);
+    pair.sync().expect_code(0);
+    same("no new version", pair.destination.version("back"), Some(1));
+    same("info", pair.info(), pair.info_of("origin"));
+    // Deleted again, it goes.
+    pair.origin.delete("back");
+    expect(&pair.sync(), 0, "saved", &[("deleted", 1)]);
+    same("gone", pair.destination.version("back"), None);
 }

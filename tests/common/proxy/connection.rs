@@ -53,6 +53,11 @@ impl Connection<'_> {
                 let (response, _) = self.exchange(method, head, body)?;
                 self.client.write_all(&response[..length.min(response.len())])?;
             }
+            Action::CutShort(missing) => {
+                let (response, _) = self.exchange(method, head, body)?;
+                self.client
+                    .write_all(&response[..response.len().saturating_sub(missing)])?;
+            }
             Action::Stall(length) => {
                 let (response, _) = self.exchange(method, head, body)?;
                 self.client.write_all(&response[..length.min(response.len())])?;

@@ -86,14 +86,32 @@ impl Proxy {
             state,
             changed: Condvar::new(),
         });
-        let [port] = process::free_ports();
+        // Another test run may take the port between the look and the listener.
+        let listen = || {
+            let [port] = process::free_ports();
+            TcpListener::bind(("127.0.0.1", port))
+                .ok()
+                .map(|listener| (port, listener))
+        };
+        let (port, listener) = std::iter::repeat_with(listen)
+            .take(100)
+            .flatten()
+            .next()
+            .expect("a free port");
         let proxy = Proxy {
             shared,
             port,
             accepting: Mutex::new(None),
         };
-        proxy.accept_again();
+        proxy.accept(listener);
         proxy
+    }
+
+    fn accept(&self, listener: TcpListener) {
+        self.shared.lock().open = true;
+        let shared = Arc::clone(&self.shared);
+        let accepting = std::thread::spawn(move || shared.accept(&listener));
+        *self.accepting.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepting);
     }
 
     /// The address to give to a client in place of the server's.
@@ -152,13 +170,11 @@ impl Proxy {
 
     /// Takes connections again after [`Proxy::refuse`].
     pub fn accept_again(&self) {
-        let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
-        if accepting.is_none() {
+        let is_refusing = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        if is_refusing {
             let listener = TcpListener::bind(("127.0.0.1", self.port))
                 .unwrap_or_else(|error| panic!("listen on port {}: {error}", self.port));
-            self.shared.lock().open = true;
-            let shared = Arc::clone(&self.shared);
-            *accepting = Some(std::thread::spawn(move || shared.accept(&listener)));
+            self.accept(listener);
         }
     }
 

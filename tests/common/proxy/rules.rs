@@ -39,6 +39,8 @@ pub enum Action {
     Delay(Duration),
     /// Passes it on, gives that many bytes of the response (head included), and closes the connection.
     Cut(usize),
+    /// As [`Action::Cut`], with all but that many bytes of the response.
+    CutShort(usize),
     /// Passes it on, gives that many bytes of the response, and then nothing more; the connection stays open.
     Stall(usize),
     /// Closes the connection without passing it on.
