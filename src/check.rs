@@ -22,6 +22,9 @@ pub struct Check {
     pub ok: bool,
     /// What was found, or what is wrong.
     pub message: String,
+    /// What works but should not be so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// The error, for whoever has to act on it.
     #[serde(skip)]
     pub error: Option<Error>,
@@ -47,9 +50,20 @@ impl Checks<'_> {
             check,
             ok: error.is_none(),
             message,
+            warning: None,
             error,
         });
         found
+    }
+
+    /// Checks that a Vault answers and that the token is alive; warns of a token that may do anything.
+    fn vault(&mut self, check: &'static str, vault: &Vault, scope: &Scope) -> Option<()> {
+        let is_root = self.note(check, reach(vault, scope))?;
+        if let (true, Some(check)) = (is_root, self.done.last_mut()) {
+            let why = "the token may do anything (root); give vsync one with only the policy that it needs";
+            check.warning = Some(why.to_string());
+        }
+        Some(())
     }
 }
 
@@ -60,7 +74,7 @@ pub fn origin(origin: &Origin, scope: &Scope, probe: bool) -> Vec<Check> {
         name: &origin.settings().name,
         done: Vec::new(),
     };
-    let vault = checks.note("vault", vault(origin.vault(), scope));
+    let vault = checks.vault("vault", origin.vault(), scope);
     checks.note("store", own_store(origin.store(), scope, probe));
     if vault.is_some() {
         checks.note("data paths", origin.place(scope).map(|place| ((), describe(&place))));
@@ -76,9 +90,9 @@ pub fn destination(destination: &Destination, scope: &Scope, probe: bool) -> Vec
         name: &settings.name,
         done: Vec::new(),
     };
-    let origin = checks.note("origin vault", vault(destination.origin(), scope));
+    let origin = checks.vault("origin vault", destination.origin(), scope);
     let store = checks.note("origin store", origin_store(destination.origin_store(), scope));
-    let vault = checks.note("vault", vault(destination.vault(), scope));
+    let vault = checks.vault("vault", destination.vault(), scope);
     checks.note("store", own_store(destination.store(), scope, probe));
     let meta = store.flatten();
     if vault.is_some() {
@@ -116,13 +130,19 @@ pub fn failure(checks: Vec<Check>) -> Option<Error> {
     Some(error.context(format!("check of the {}", failed.check)))
 }
 
-fn vault(vault: &Vault, scope: &Scope) -> Result<((), String)> {
+/// Whether the token is root's, and what else was found.
+fn reach(vault: &Vault, scope: &Scope) -> Result<(bool, String)> {
     let session = vault.within(scope);
     let health = session.health()?;
     session.log_in()?;
+    let is_root = match session.is_root() {
+        // Root may ask that.
+        Err(error) if error.kind() == Kind::Denied => false,
+        answer => answer?,
+    };
     let address = vault.http().address();
     Ok((
-        (),
+        is_root,
         format!(
             "{address}: version {}, cluster {}, logged in",
             health.version, health.cluster_id

@@ -53,6 +53,7 @@ pub fn run(invocation: &Invocation, settings: Settings, scope: &Scope) -> u8 {
     };
     let daemon = Daemon {
         destinations,
+        origin_store: settings.origin.store.clone(),
         origin: runs_origin.then(|| Origin::new(settings.origin.clone(), settings.num_buckets)),
         options: Options {
             dry_run: invocation.dry_run,

@@ -29,3 +29,4 @@ mod stores_consul;
 mod stores_folder;
 mod stores_writers;
 mod transforms;
+mod triggers;

@@ -4,6 +4,8 @@
 //! so that a missing right reads as "no keys" (FACTS.md T3). Reads are consistent ones: a stale read during an
 //! election can be empty. All of Consul's errors are plain text; like Vault's they are classified, not quoted.
 
+mod watch;
+
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,6 +16,8 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
 use crate::scope::Scope;
 use crate::secret::SecretSource;
+
+pub use watch::{KeyWatch, Since};
 
 /// The largest value that Consul takes, in bytes (`kv_max_value_size`, FACTS.md section 13).
 pub const VALUE_LIMIT: usize = 512 * 1024;
@@ -53,11 +57,15 @@ pub struct Consul {
 impl Consul {
     /// A client; nothing is sent before the first request.
     pub fn new(settings: ConsulSettings) -> Consul {
+        Consul::with_limits(settings, REQUEST_TIMEOUT, MAX_RETRIES)
+    }
+
+    fn with_limits(settings: ConsulSettings, request_timeout: Duration, max_retries: u32) -> Consul {
         Consul {
             http: Http::new(HttpSettings {
                 address: settings.address.clone(),
-                request_timeout: REQUEST_TIMEOUT,
-                max_retries: MAX_RETRIES,
+                request_timeout,
+                max_retries,
                 rate_limit: None,
                 connections: 1,
             }),
@@ -75,6 +83,10 @@ impl Consul {
     /// # Errors
     /// [`Kind::Denied`], [`Kind::BadToken`], or whatever keeps Consul from answering.
     pub fn get(&self, scope: &Scope, key: &str) -> Result<Option<Entry>> {
+        self.entry(self.send(scope, Method::Get, key, "consistent", None)?)
+    }
+
+    fn entry(&self, reply: Reply) -> Result<Option<Entry>> {
         #[derive(Deserialize)]
         struct Row {
             #[serde(rename = "Value")]
@@ -82,7 +94,6 @@ impl Consul {
             #[serde(rename = "ModifyIndex")]
             modify_index: u64,
         }
-        let reply = self.send(scope, Method::Get, key, "consistent", None)?;
         // Only Consul sends the header: a proxy's 404 page must not read as an absent key.
         if reply.status == 404 && reply.body.is_empty() && reply.header("x-consul-index").is_some() {
             return Ok(None);

@@ -13,9 +13,10 @@ use super::saver::{self, Saver, Signal, signals};
 use super::{Found, Options, Outcome, Report, ReportedTask, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
 use crate::error::{Context, Error, Kind, Result, fail};
+use crate::http::Http;
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Lock};
-use crate::sync_info::{FORMAT, Meta, Operation, Role, SecretType, SyncInfo};
+use crate::sync_info::{FORMAT, Hash, Meta, Operation, Role, SecretType, SyncInfo};
 use crate::time;
 use crate::vault::{Vault, VaultSettings};
 
@@ -38,6 +39,8 @@ pub struct Destination {
 struct Planned {
     plan: Plan,
     rules: OriginRules,
+    /// Of the origin's index.
+    index: Hash,
 }
 
 impl Destination {
@@ -123,15 +126,23 @@ impl Destination {
     /// Runs one cycle, against the origin's stored info, or against what a dry run has just found.
     pub fn cycle(&self, scope: &Scope, options: Options, found: Option<&Found>) -> Report {
         let scope = scope.within(self.settings.timeout);
-        let servers = Servers {
+        let report = Report::begin(Role::Destination, &self.settings.name);
+        conduct(report, &scope, &self.servers(), |run, report| {
+            self.work(run, options, report, found)
+        })
+    }
+
+    /// The HTTP clients, for interrupting.
+    pub fn clients(&self) -> Vec<&Http> {
+        self.servers().clients()
+    }
+
+    fn servers(&self) -> Servers<'_> {
+        Servers {
             origin_vault: &self.origin,
             destination_vault: Some(&self.vault),
             stores: vec![&self.origin_store, &self.store],
-        };
-        let report = Report::begin(Role::Destination, &self.settings.name);
-        conduct(report, &scope, &servers, |run, report| {
-            self.work(run, options, report, found)
-        })
+        }
     }
 
     fn work(&self, run: &Run, options: Options, report: &mut Report, found: Option<&Found>) -> Result<Outcome> {
@@ -145,7 +156,8 @@ impl Destination {
             .within(run.scope)
             .keep_token()
             .context(|| "the origin's token")?;
-        let Planned { mut plan, rules } = self.plan(&own, &place, options, found)?;
+        let Planned { mut plan, rules, index } = self.plan(&own, &place, options, found)?;
+        report.origin_index = Some(index);
         for refused in plan.refused.drain(..) {
             Tally::add(&run.tally.stuck, u64::from(refused.is_known));
             run.failed(&refused.path, refused.error);
@@ -199,6 +211,7 @@ impl Destination {
             Ok(Planned {
                 plan,
                 rules: OriginRules::new(origin.meta())?,
+                index: origin.index().hash(),
             })
         };
         match found {

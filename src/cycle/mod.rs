@@ -139,8 +139,8 @@ struct Servers<'a> {
     stores: Vec<&'a InfoStore>,
 }
 
-impl Servers<'_> {
-    fn clients(&self) -> Vec<&Http> {
+impl<'a> Servers<'a> {
+    fn clients(&self) -> Vec<&'a Http> {
         let vaults = [Some(self.origin_vault), self.destination_vault];
         let vaults = vaults.into_iter().flatten().map(Vault::http);
         vaults

@@ -17,9 +17,10 @@ use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::OriginSettings;
 use crate::engine::{DataPath, Presence};
 use crate::error::{Context, Error, Kind, Level, Result, fail};
+use crate::http::Http;
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Lock, Own, Stored};
-use crate::sync_info::{FORMAT, Insight, Meta, Operation, Role, SyncInfo, compare};
+use crate::sync_info::{FORMAT, Index, Insight, Meta, Operation, Role, SyncInfo, compare};
 use crate::time;
 use crate::vault::Vault;
 
@@ -99,14 +100,9 @@ impl Origin {
     /// Runs one cycle. What it found comes along in a dry run.
     pub fn cycle(&self, scope: &Scope, options: Options) -> (Report, Option<Found>) {
         let scope = scope.within(self.settings.timeout);
-        let servers = Servers {
-            origin_vault: &self.vault,
-            destination_vault: None,
-            stores: vec![&self.store],
-        };
         let mut found = None;
         let report = Report::begin(Role::Origin, &self.settings.name);
-        let report = conduct(report, &scope, &servers, |run, report| {
+        let report = conduct(report, &scope, &self.servers(), |run, report| {
             self.work(run, options, report, &mut found)
         });
         (report, found)
@@ -150,7 +146,21 @@ impl Origin {
             *out = Some(Found { info, meta });
             return Ok(Outcome::DryRun);
         }
+        report.origin_index = own.index.as_ref().map(Index::hash);
         Ok(report.result)
+    }
+
+    /// The HTTP clients, for interrupting.
+    pub fn clients(&self) -> Vec<&Http> {
+        self.servers().clients()
+    }
+
+    fn servers(&self) -> Servers<'_> {
+        Servers {
+            origin_vault: &self.vault,
+            destination_vault: None,
+            stores: vec![&self.store],
+        }
     }
 
     /// Lists every folder and looks at every path, in parallel.

@@ -1,20 +1,31 @@
 //! Runs roles: once, or again and again until stopped.
 //!
-//! Each role has a thread of its own, with its own clients, lock and errors: a destination that is down neither slows
-//! nor stops another. Whoever starts a thread joins it.
+//! Each role has threads of its own, with its own clients, lock, watch and errors: a destination that is down neither
+//! slows nor stops another. They tell what happens on one channel, whose one listener decides by level what it means
+//! for the others; when it closes, every thread has ended. Whoever starts a thread joins it.
+
+mod once;
+mod trigger;
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never};
 
 use crate::check::{self, Check};
-use crate::cycle::{Destination, Found, Options, Origin, Outcome, Report, ReportedError, worst_exit_code};
-use crate::error::{Error, Kind, Level};
-use crate::scope::Scope;
-use crate::store::Lock;
-use crate::sync_info::Role;
+use crate::config::StoreSettings;
+use crate::cycle::{Destination, Options, Origin, Report};
+use crate::error::{Error, Level, Result};
+use crate::http::{self, Http};
+use crate::scope::{Scope, StopHandle};
+use crate::store::{Lock, Watch};
+use crate::sync_info::{Hash, Role};
+use trigger::{Gate, Wake, follow};
+
+/// Events that may wait for the listener.
+const EVENTS: usize = 64;
 
 /// What to run, and how.
 pub struct Daemon {
@@ -22,196 +33,262 @@ pub struct Daemon {
     pub origin: Option<Origin>,
     /// The destination roles.
     pub destinations: Vec<Destination>,
+    /// Where the origin's sync info is, which the destinations watch.
+    pub origin_store: StoreSettings,
     /// What the user asked for beside the configuration.
     pub options: Options,
     /// Whether reports and checks go to stdout as JSON.
     pub json: bool,
 }
 
-/// How a role that runs again and again came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// It was stopped.
-    Stopped,
-    /// It can't go on.
-    Failed,
+/// A role as the others see it.
+struct Member {
+    /// Its name in log lines.
+    who: String,
+    /// One of several destinations: what is fatal to it leaves the others something to do.
+    is_one_of_several: bool,
 }
 
-/// Wakes destinations when the origin has saved. One waiting signal is as good as many.
-type Triggers = Vec<Sender<()>>;
+/// What a thread of a role tells.
+enum News {
+    /// A cycle has ended.
+    Cycle(Box<Report>),
+    /// Something went wrong outside of a cycle.
+    Trouble(Error),
+    /// A defect: the thread is no more.
+    Panicked,
+}
+
+/// Tells the listener what happens to one role. It lives until the last voice is gone.
+struct Voice<'a> {
+    member: &'a Member,
+    events: Sender<(&'a Member, News)>,
+}
+
+impl Voice<'_> {
+    fn tell(&self, news: News) {
+        // Nobody listens only when the process is at its end.
+        let _ = self.events.send((self.member, news));
+    }
+
+    fn trouble(&self, error: Error) {
+        self.tell(News::Trouble(error));
+    }
+}
+
+/// What a role does again and again.
+trait Work {
+    fn get_ready(&self, daemon: &Daemon, scope: &Scope) -> Result<Option<Lock>>;
+    fn cycle(&self, scope: &Scope, options: Options) -> Report;
+    fn tick(&self) -> Duration;
+}
+
+/// A destination of a daemon, and what wakes it.
+struct Follower<'a> {
+    destination: &'a Destination,
+    member: Member,
+    wake: Wake,
+    watch: Watch,
+}
+
+/// The origin of a daemon, and whom it wakes.
+struct Leader<'a> {
+    origin: &'a Origin,
+    member: Member,
+    followers: &'a [Follower<'a>],
+    /// Opened after the first cycle.
+    gate: &'a Gate,
+}
+
+/// What a round of a role's life came to.
+struct Round {
+    /// When its cycle began, or the checks that failed: neither they nor waiting for a lock count as time of a cycle.
+    began: Instant,
+    /// The origin's index that the cycle saved or compared with.
+    seen: Option<Hash>,
+    /// Further cycles are pointless.
+    is_fatal: bool,
+}
+
+impl<'a> Leader<'a> {
+    fn new(origin: &'a Origin, followers: &'a [Follower<'a>], gate: &'a Gate) -> Leader<'a> {
+        Leader {
+            origin,
+            member: Member {
+                who: who(Role::Origin, &origin.settings().name),
+                is_one_of_several: false,
+            },
+            followers,
+            gate,
+        }
+    }
+}
+
+impl Work for Leader<'_> {
+    fn get_ready(&self, daemon: &Daemon, scope: &Scope) -> Result<Option<Lock>> {
+        daemon.ready_origin(self.origin, scope)
+    }
+
+    /// Wakes the destinations, too: what was saved need not be waited for.
+    fn cycle(&self, scope: &Scope, options: Options) -> Report {
+        let (report, _) = self.origin.cycle(scope, options);
+        if let Some(index) = report.origin_index {
+            self.followers.iter().for_each(|one| one.wake.tell(Some(index)));
+        }
+        if report.ended_by != Some(Level::Fatal) {
+            self.gate.open();
+        }
+        report
+    }
+
+    fn tick(&self) -> Duration {
+        self.origin.settings().tick
+    }
+}
+
+impl Work for Follower<'_> {
+    fn get_ready(&self, daemon: &Daemon, scope: &Scope) -> Result<Option<Lock>> {
+        daemon.ready_destination(self.destination, scope)
+    }
+
+    fn cycle(&self, scope: &Scope, options: Options) -> Report {
+        self.destination.cycle(scope, options, None)
+    }
+
+    fn tick(&self) -> Duration {
+        self.destination.settings().tick
+    }
+}
 
 impl Daemon {
-    /// Runs the startup checks of all roles and prints each; the exit code.
-    pub fn check(&self, scope: &Scope) -> u8 {
-        let mut checks: Vec<Check> = Vec::new();
-        if let Some(origin) = &self.origin {
-            checks.extend(check::origin(origin, scope, true));
-        }
-        for destination in &self.destinations {
-            checks.extend(check::destination(destination, scope, true));
-        }
-        for check in &checks {
-            self.print(&if self.json {
-                serde_json::to_string(check).unwrap_or_default()
-            } else {
-                let mark = if check.ok { "ok  " } else { "FAIL" };
-                format!(
-                    "{mark} {}: {}: {}",
-                    who(check.role, &check.name),
-                    check.check,
-                    check.message
-                )
-            });
-        }
-        u8::from(checks.iter().any(|check| !check.ok))
-    }
-
-    /// Runs one cycle of every role, the origin's first; the exit code.
-    pub fn once(&self, scope: &Scope) -> u8 {
-        let mut codes = Vec::new();
-        let mut found = None;
-        if let Some(origin) = &self.origin {
-            let (report, this) = self.origin_once(origin, scope);
-            self.publish_once(&report);
-            codes.push(report.exit_code());
-            found = this;
-        }
-        thread::scope(|threads| {
-            let one = |destination| {
-                let found = found.as_ref();
-                threads.spawn(move || {
-                    let report = self.destination_once(destination, scope, found);
-                    self.publish_once(&report);
-                    report.exit_code()
-                })
-            };
-            let running: Vec<_> = self.destinations.iter().map(one).collect();
-            codes.extend(running.into_iter().map(|one| one.join().unwrap_or(1)));
-        });
-        worst_exit_code(codes)
-    }
-
     /// Runs every role until the scope is stopped or a role can't go on; the exit code.
     pub fn run(&self, scope: &Scope) -> u8 {
         let (stop, inner) = scope.child();
-        let (triggers, wakes): (Triggers, Vec<_>) = self.destinations.iter().map(|_| bounded(1)).unzip();
-        let (ends, ended) = bounded(self.destinations.len() + 1);
-        let inner = &inner;
-        let is_alone = self.destinations.len() == 1;
-        let mut failed = false;
-        thread::scope(|threads| {
-            if let Some(origin) = &self.origin {
-                let ends = ends.clone();
-                threads.spawn(move || ends.send(self.origin_loop(origin, inner, &triggers)));
+        let gate = Gate::closed();
+        let followers: Vec<Follower> = self.destinations.iter().map(|one| self.follower(one)).collect();
+        let (inner, gate, followers) = (&inner, &gate, &followers[..]);
+        let leader = self.origin.as_ref().map(|origin| Leader::new(origin, followers, gate));
+        let (events, heard) = bounded(EVENTS);
+        let is_fatal = thread::scope(|threads| {
+            let voice = |member| Voice {
+                member,
+                events: events.clone(),
+            };
+            match &leader {
+                Some(leader) => start(threads, voice(&leader.member), move |voice| {
+                    self.live(leader, voice, inner, &Wake::new());
+                }),
+                None => gate.open(),
             }
-            for (destination, wake) in self.destinations.iter().zip(wakes) {
-                let ends = ends.clone();
-                threads.spawn(move || ends.send(self.destination_loop(destination, inner, &wake, is_alone)));
+            for follower in followers {
+                start(threads, voice(&follower.member), move |voice| {
+                    gate.wait(&self.until_first_cycle(inner));
+                    self.live(follower, voice, inner, &follower.wake);
+                });
+                start(threads, voice(&follower.member), move |voice| {
+                    follow(&follower.watch, inner, &follower.wake, &|error| voice.trouble(error));
+                });
             }
-            drop(ends);
-            let mut stop = Some(stop);
-            for end in ended {
-                failed |= end == End::Failed;
-                stop.take_if(|_| end == End::Failed);
-            }
+            threads.spawn(|| cut_watches(inner, followers));
+            drop(events);
+            listen(&heard, stop, &|report| self.publish(report))
         });
-        u8::from(failed)
+        u8::from(is_fatal)
     }
 
-    fn origin_once(&self, origin: &Origin, scope: &Scope) -> (Report, Option<Found>) {
-        let settings = origin.settings();
-        let limited = scope.within(settings.timeout);
-        let ready = self.get_ready(check::origin(origin, &limited, self.may_write()), || {
-            origin.lock(&limited)
-        });
-        match ready {
-            Ok(_lock) => origin.cycle(scope, self.options),
-            Err(error) => (not_started(Role::Origin, &settings.name, &limited, &error), None),
-        }
-    }
-
-    fn destination_once(&self, destination: &Destination, scope: &Scope, found: Option<&Found>) -> Report {
-        let settings = destination.settings();
-        let limited = scope.within(settings.timeout);
-        let checks = check::destination(destination, &limited, self.may_write());
-        match self.get_ready(checks, || destination.lock(&limited)) {
-            Ok(_lock) => destination.cycle(scope, self.options, found),
-            Err(error) => not_started(Role::Destination, &settings.name, &limited, &error),
-        }
-    }
-
-    fn origin_loop(&self, origin: &Origin, scope: &Scope, triggers: &Triggers) -> End {
-        let wake_all = || {
-            for trigger in triggers {
-                let _ = trigger.try_send(());
-            }
-        };
-        let name = &origin.settings().name;
-        let ready = self.get_ready(check::origin(origin, scope, true), || origin.lock(scope));
-        let _lock = match ready {
-            Ok(lock) => lock,
-            Err(error) => return not_ready(Role::Origin, name, scope, &error),
-        };
-        let mut options = self.options;
-        loop {
-            let began = Instant::now();
-            let (report, _) = origin.cycle(scope, options);
-            self.publish(&report);
-            options.allow_mass_delete = false;
-            wake_all();
-            match report.ended_by {
-                Some(Level::Fatal) => return End::Failed,
-                _ if !scope.sleep(origin.settings().tick.saturating_sub(began.elapsed())) => return End::Stopped,
-                _ => {}
-            }
-        }
-    }
-
-    /// A destination that fails its checks stops only itself, and is tried again at each tick; unless it is the only
-    /// one, so that nothing would be left to do.
-    fn destination_loop(&self, destination: &Destination, scope: &Scope, wake: &Receiver<()>, is_alone: bool) -> End {
-        let settings = destination.settings();
+    /// A role's life: its checks and its lock, then cycle after cycle, until it is stopped or can't go on.
+    fn live(&self, work: &dyn Work, voice: &Voice, scope: &Scope, wake: &Wake) {
         let mut options = self.options;
         let mut lock = None;
-        if self.origin.is_some() {
-            // The origin's first cycle comes first: before it there is nothing to compare with.
-            scope.receive(wake);
-        }
         while scope.done().is_none() {
-            let began = Instant::now();
-            if lock.is_none() {
-                let checks = check::destination(destination, scope, true);
-                match self.get_ready(checks, || destination.lock(scope)) {
-                    Ok(held) => lock = Some(held),
-                    Err(error) if is_alone => return not_ready(Role::Destination, &settings.name, scope, &error),
-                    Err(error) => drop(not_ready(Role::Destination, &settings.name, scope, &error)),
+            let round = self.round(work, voice, scope, (&mut lock, options));
+            let left = work.tick().saturating_sub(round.began.elapsed());
+            if round.is_fatal {
+                // A change at the origin mends nothing here.
+                if !(voice.member.is_one_of_several && scope.sleep(left)) {
+                    return;
                 }
+                continue;
             }
-            if lock.is_some() {
-                let report = destination.cycle(scope, options, None);
-                self.publish(&report);
-                (options.allow_mass_delete, options.full) = (false, false);
-                match report.ended_by {
-                    Some(Level::Fatal) if is_alone => return End::Failed,
-                    Some(Level::Fatal) => lock = None,
-                    _ => {}
-                }
+            // Both are meant for what was there at the start.
+            (options.allow_mass_delete, options.full) = (false, false);
+            if let Some(cause) = wake.wait(scope, left, round.seen) {
+                log::debug!("{}: {cause}", voice.member.who);
             }
-            scope
-                .within(settings.tick.saturating_sub(began.elapsed()))
-                .receive(wake);
         }
-        End::Stopped
+    }
+
+    fn round(
+        &self,
+        work: &dyn Work,
+        voice: &Voice,
+        scope: &Scope,
+        (lock, options): (&mut Option<Option<Lock>>, Options),
+    ) -> Round {
+        if lock.is_none() {
+            let began = Instant::now();
+            match work.get_ready(self, scope) {
+                Ok(held) => *lock = Some(held),
+                Err(error) => {
+                    if scope.done().is_none() {
+                        voice.tell(News::Trouble(error.fatal()));
+                    }
+                    return Round {
+                        began,
+                        seen: None,
+                        is_fatal: true,
+                    };
+                }
+            }
+        }
+        let report = work.cycle(scope, options);
+        let round = Round {
+            began: report.began,
+            seen: report.origin_index,
+            is_fatal: report.ended_by == Some(Level::Fatal),
+        };
+        if round.is_fatal {
+            *lock = None;
+        }
+        voice.tell(News::Cycle(Box::new(report)));
+        round
+    }
+
+    /// For how long a destination lets the origin's first cycle go first: a role that stands by may never have one.
+    fn until_first_cycle(&self, scope: &Scope) -> Scope {
+        let limit = self.origin.as_ref().map(|origin| origin.settings().timeout);
+        scope.within(limit.unwrap_or_default())
+    }
+
+    fn follower<'a>(&self, destination: &'a Destination) -> Follower<'a> {
+        Follower {
+            destination,
+            member: Member {
+                who: who(Role::Destination, &destination.settings().name),
+                is_one_of_several: self.destinations.len() > 1,
+            },
+            wake: Wake::new(),
+            watch: Watch::new(&self.origin_store, destination.origin_store().index_key()),
+        }
+    }
+
+    fn ready_origin(&self, origin: &Origin, scope: &Scope) -> Result<Option<Lock>> {
+        self.get_ready(check_origin(origin, scope, self.may_write()), || origin.lock(scope))
+    }
+
+    fn ready_destination(&self, destination: &Destination, scope: &Scope) -> Result<Option<Lock>> {
+        let checks = check_destination(destination, scope, self.may_write());
+        self.get_ready(checks, || destination.lock(scope))
     }
 
     /// Logs the checks and takes the lock; in a dry run, which writes nothing, there is nothing to lock.
-    fn get_ready(
-        &self,
-        checks: Vec<Check>,
-        lock: impl FnOnce() -> crate::error::Result<Lock>,
-    ) -> crate::error::Result<Option<Lock>> {
+    fn get_ready(&self, checks: Vec<Check>, lock: impl FnOnce() -> Result<Lock>) -> Result<Option<Lock>> {
         for check in checks.iter().filter(|check| check.ok) {
-            log::info!("{}: {}: {}", who(check.role, &check.name), check.check, check.message);
+            let who = who(check.role, &check.name);
+            log::info!("{who}: {}: {}", check.check, check.message);
+            if let Some(warning) = &check.warning {
+                log::warn!("{who}: {}: {warning}", check.check);
+            }
         }
         match check::failure(checks) {
             Some(error) => Err(error),
@@ -231,21 +308,6 @@ impl Daemon {
         }
     }
 
-    fn publish_once(&self, report: &Report) {
-        if self.json {
-            return self.print(&report.to_json());
-        }
-        for task in report.tasks.iter().flatten() {
-            let lead = match &task.destination {
-                Some(place) if **place != *task.path => format!(" -> {place}"),
-                _ => String::new(),
-            };
-            let who = who(report.cycle, &report.name);
-            self.print(&format!("{who}: {:<6} {}{lead}", task.operation, task.path));
-        }
-        self.print(&report.to_string());
-    }
-
     /// Prints a line of data. Whoever reads it may have gone; that stops no sync.
     fn print(&self, line: &str) {
         let _ = writeln!(std::io::stdout().lock(), "{line}");
@@ -259,29 +321,141 @@ fn who(role: Role, name: &str) -> String {
     }
 }
 
-fn not_ready(role: Role, name: &str, scope: &Scope, error: &Error) -> End {
-    if scope.done().is_some() {
-        return End::Stopped;
-    }
-    log::error!("{}: {error}", who(role, name));
-    End::Failed
+/// Runs the checks; a stop cuts them.
+fn check_origin(origin: &Origin, scope: &Scope, may_write: bool) -> Vec<Check> {
+    http::cut_at_end(scope, &origin.clients(), || check::origin(origin, scope, may_write))
 }
 
-/// The report of a cycle that could not begin.
-fn not_started(role: Role, name: &str, scope: &Scope, error: &Error) -> Report {
-    let mut report = Report::begin(role, name);
-    report.result = match error.kind() {
-        Kind::Stopped => Outcome::Aborted,
-        Kind::Timeout if scope.done().is_some() => Outcome::Timeout,
-        _ => Outcome::Failed,
-    };
-    if report.result != Outcome::Aborted {
-        log::error!("{}: {error}", who(role, name));
-        report.errors.push(ReportedError {
-            level: "fatal",
-            path: None,
-            message: error.to_string(),
-        });
+fn check_destination(destination: &Destination, scope: &Scope, may_write: bool) -> Vec<Check> {
+    http::cut_at_end(scope, &destination.clients(), || {
+        check::destination(destination, scope, may_write)
+    })
+}
+
+/// Starts a thread, joined with the scope it belongs to; a panic in it is told like any other end.
+fn start<'scope, 'a: 'scope>(
+    threads: &'scope thread::Scope<'scope, '_>,
+    voice: Voice<'a>,
+    body: impl FnOnce(&Voice<'a>) + Send + 'scope,
+) {
+    threads.spawn(move || {
+        if catch_unwind(AssertUnwindSafe(|| body(&voice))).is_err() {
+            voice.tell(News::Panicked);
+        }
+    });
+}
+
+/// Hears all threads until the last has ended. What is fatal stops everything, but of several destinations only the
+/// one, which tries again at its next tick. Whether something fatal happened to the whole.
+fn listen(events: &Receiver<(&Member, News)>, stop: StopHandle, publish: &dyn Fn(&Report)) -> bool {
+    let mut stop = Some(stop);
+    let mut is_fatal = false;
+    for (member, news) in events {
+        let is_contained = member.is_one_of_several && !matches!(news, News::Panicked);
+        let level = match news {
+            News::Cycle(report) => {
+                publish(&report);
+                report.ended_by.unwrap_or(Level::Warn)
+            }
+            News::Trouble(error) => {
+                match error.level() {
+                    Level::Warn => log::warn!("{}: {error}", member.who),
+                    Level::Cycle | Level::Fatal => log::error!("{}: {error}", member.who),
+                }
+                error.level()
+            }
+            News::Panicked => {
+                log::error!("{}: a defect: one of its threads panicked", member.who);
+                Level::Fatal
+            }
+        };
+        match level {
+            Level::Warn | Level::Cycle => {}
+            Level::Fatal if is_contained => log::warn!("{}: tried again at its next tick", member.who),
+            Level::Fatal => {
+                is_fatal = true;
+                stop.take();
+            }
+        }
     }
-    report
+    is_fatal
+}
+
+/// Cuts the long polls when the scope is done.
+fn cut_watches(scope: &Scope, followers: &[Follower]) {
+    scope.wait(&never::<()>());
+    let clients: Vec<&Http> = followers.iter().filter_map(|one| one.watch.http()).collect();
+    http::interrupt(&clients);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn member(is_one_of_several: bool) -> Member {
+        Member {
+            who: "fake".to_string(),
+            is_one_of_several,
+        }
+    }
+
+    /// Runs a thread that does as told beside one that waits for its stop; whether the listener found it fatal, and
+    /// whether the other one was stopped by it.
+    fn beside_another(is_one_of_several: bool, body: impl FnOnce(&Voice) + Send) -> (bool, bool) {
+        let (stop, scope) = Scope::root();
+        let (member, scope) = (member(is_one_of_several), scope.within(LIMIT));
+        let (ended, has_ended) = bounded::<()>(0);
+        let (events, heard) = bounded(EVENTS);
+        thread::scope(|threads| {
+            let voice = || Voice {
+                member: &member,
+                events: events.clone(),
+            };
+            start(threads, voice(), move |voice| {
+                let _ended = ended;
+                body(voice);
+            });
+            let other = voice();
+            let waiting = threads.spawn(|| {
+                // By then the first one has told all that it had to tell.
+                scope.wait(&has_ended);
+                let is_stopped = !scope.sleep(Duration::from_millis(200));
+                drop(other);
+                is_stopped
+            });
+            drop(events);
+            let is_fatal = listen(&heard, stop, &|_| {});
+            (is_fatal, waiting.join().unwrap())
+        })
+    }
+
+    #[test]
+    fn a_thread_that_panics_is_a_failure_and_ends_the_others() {
+        for is_one_of_several in [false, true] {
+            let outcome = beside_another(is_one_of_several, |_| panic!("on purpose"));
+            assert_eq!(outcome, (true, true));
+        }
+    }
+
+    #[test]
+    fn the_level_decides_what_an_error_means_for_the_others() {
+        for (level, is_one_of_several, is_fatal) in [
+            (Level::Warn, false, false),
+            (Level::Cycle, false, false),
+            (Level::Fatal, false, true),
+            (Level::Fatal, true, false),
+        ] {
+            let error = Error::new(crate::error::Kind::Unreachable, "away").raised(level);
+            let outcome = beside_another(is_one_of_several, move |voice| voice.trouble(error));
+            assert_eq!(outcome, (is_fatal, is_fatal), "{level:?}");
+            let outcome = beside_another(is_one_of_several, move |voice| {
+                let mut report = Report::begin(Role::Destination, "fake");
+                report.ended_by = Some(level);
+                voice.tell(News::Cycle(Box::new(report)));
+            });
+            assert_eq!(outcome, (is_fatal, is_fatal), "{level:?} in a cycle");
+        }
+    }
 }

@@ -14,8 +14,10 @@ use std::io;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::Agent;
 use ureq::http::HeaderMap;
@@ -329,6 +331,23 @@ pub fn revive(clients: &[&Http]) {
     }
 }
 
+/// Runs `body` with `clients` that are usable, and cuts their requests in flight as [`interrupt`] does when the scope
+/// is done before `body` has ended.
+pub fn cut_at_end<T>(scope: &Scope, clients: &[&Http], body: impl FnOnce() -> T) -> T {
+    revive(clients);
+    let (finished, watching) = bounded::<()>(0);
+    thread::scope(|threads| {
+        threads.spawn(move || {
+            if scope.wait(&watching) {
+                interrupt(clients);
+            }
+        });
+        // Dropped by a panic too: nobody waits for a body that is no more.
+        let _finished = finished;
+        body()
+    })
+}
+
 fn run(agent: &Agent, address: &str, request: &Request, limit: Duration) -> std::result::Result<Reply, ureq::Error> {
     let mut builder = ureq::http::Request::builder()
         .method(request.method.name())
@@ -368,7 +387,13 @@ fn pause_before(attempt: u32, retry_after: Option<&str>) -> Duration {
     if let Some(seconds) = retry_after.and_then(|value| value.trim().parse().ok()) {
         return Duration::from_secs(seconds).min(LONGEST_PAUSE);
     }
-    let whole = FIRST_PAUSE * 2_u32.pow(attempt.min(6));
+    backoff(attempt, LONGEST_PAUSE)
+}
+
+/// A pause before the next attempt after `attempt` (from 0) others have failed: twice as long each time, at most `most`, and
+/// shortened at random by up to a half, so that many clients don't come back at once.
+pub fn backoff(attempt: u32, most: Duration) -> Duration {
+    let whole = (FIRST_PAUSE * 2_u32.pow(attempt.min(6))).min(most);
     whole / 2 + (whole / 2).mul_f64(random_share())
 }
 
@@ -433,6 +458,7 @@ mod tests {
             let pause = pause_before(attempt, None).as_millis();
             assert!((least..=most).contains(&pause), "{attempt}: {pause}");
         }
+        assert!(backoff(u32::MAX, Duration::from_secs(5)) <= Duration::from_secs(5));
         assert_eq!(pause_before(0, Some("2")), Duration::from_secs(2));
         assert_eq!(pause_before(0, Some("86400")), LONGEST_PAUSE);
     }

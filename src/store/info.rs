@@ -97,6 +97,11 @@ impl InfoStore {
         format!("{}, {}", self.store.place(), self.prefix)
     }
 
+    /// The key of the index, which changes with every save that changed anything.
+    pub fn index_key(&self) -> String {
+        self.key("index")
+    }
+
     /// Writes, reads and deletes the key `check`, to show that the store allows it. It has one name for all, so that
     /// the next check removes what a killed one leaves; so another's check may remove it at this very moment.
     ///

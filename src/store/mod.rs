@@ -6,6 +6,7 @@
 mod consul;
 mod folder;
 mod info;
+mod watch;
 
 use crate::config::StoreSettings;
 use crate::error::Result;
@@ -13,6 +14,7 @@ use crate::http::Http;
 use crate::scope::Scope;
 
 pub use info::{InfoStore, Own, Snapshot, Stored};
+pub use watch::{Since, Watch};
 
 /// Keys and values, with a check-and-set.
 pub trait Store: Send + Sync {

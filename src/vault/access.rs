@@ -123,4 +123,13 @@ impl Session<'_> {
         };
         Ok(paths.iter().map(of_path).collect())
     }
+
+    /// Whether the token may do anything at all: no policy but root grants that.
+    ///
+    /// # Errors
+    /// As [`capabilities`](Self::capabilities).
+    pub fn is_root(&self) -> Result<bool> {
+        let held = self.capabilities(&["sys/".to_string()])?;
+        Ok(held.iter().flatten().any(|capability| capability == "root"))
+    }
 }

@@ -324,6 +324,14 @@ impl ConsulServer {
         self.wait_until_usable();
     }
 
+    /// Kills the agent and starts it again on the same port, without its data.
+    #[track_caller]
+    pub fn restart_empty(&self) {
+        self.kill();
+        std::fs::remove_dir_all(self.folder.join("data")).expect("the agent's data");
+        self.restart();
+    }
+
     /// Stops the agent from running: connections are taken by the system and never answered.
     #[track_caller]
     pub fn pause(&self) {
