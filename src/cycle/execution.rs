@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_channel::Sender;
 
-use super::identity::Place;
+use super::identity::{Place, ensure_still_active};
 use super::plan::{Delete, OriginRules, Plan, Reason, Write, is_unsynced, unsynced};
 use super::report::Tally;
 use super::saver::Signal;
@@ -76,7 +76,7 @@ impl Execution<'_> {
         );
         self.run.check()?;
         if !deletes.is_empty() {
-            self.ensure_still_active()?;
+            ensure_still_active(self.origin.within(self.run.scope), self.active.as_ref())?;
         }
         workers::run(
             self.run,
@@ -85,15 +85,6 @@ impl Execution<'_> {
             |delete| self.delete(&delete, &occupied),
         );
         self.run.check()
-    }
-
-    /// What a standby says is gone may have come back; and after a long time of writing, who is active is asked again.
-    fn ensure_still_active(&self) -> Result<()> {
-        let session = self.origin.within(self.run.scope);
-        let mut active = self.active.iter();
-        active
-            .try_for_each(|active| session.ensure_still_active(active))
-            .context(|| "origin")
     }
 
     fn write(&self, write: &Write) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::engine::{DataPath, Engine, Right};
-use crate::error::{Error, Kind, Result, fail};
+use crate::error::{Context, Error, Kind, Result, fail};
 use crate::sync_info::{Meta, MetaDataPath};
 use crate::vault::{Active, Session};
 
@@ -89,6 +89,18 @@ impl Place {
             }
         }
         prefixes
+    }
+}
+
+/// Checks that the origin's node is still the active one: what began there, a listing or a long time of writing, may
+/// have ended at a standby.
+///
+/// # Errors
+/// If it isn't: what was read since then may be old.
+pub fn ensure_still_active(session: Session, active: Option<&Active>) -> Result<()> {
+    match active {
+        Some(active) => session.ensure_still_active(active).context(|| "origin"),
+        None => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::identity::{Place, ensure_rights};
+use super::identity::{Place, ensure_rights, ensure_still_active};
 use super::report::Tally;
 use super::saver::{self, Saver, Signal, signals};
 use super::workers::{self, Queue};
@@ -139,7 +139,7 @@ impl Origin {
             let saver = threads.spawn(move || saver.run(run, &waiting));
             self.collect(run, &place.data_paths, &previous, &info);
             run.check()?;
-            self.ensure_still_active(run, &place)?;
+            ensure_still_active(self.vault.within(run.scope), place.active.as_ref())?;
             if !options.allow_mass_delete {
                 self.ensure_not_emptied(&place.data_paths, &previous, &info)?;
             }
@@ -173,15 +173,6 @@ impl Origin {
             self.settings.name
         );
         fail(Kind::Corrupt, why).map_err(Error::fatal)
-    }
-
-    /// A listing that began at the active node may have ended at a standby.
-    fn ensure_still_active(&self, run: &Run, place: &Place) -> Result<()> {
-        let session = self.vault.within(run.scope);
-        let mut active = place.active.iter();
-        active
-            .try_for_each(|active| session.ensure_still_active(active))
-            .context(|| "origin")
     }
 
     /// Lists every folder and looks at every path, in parallel.
