@@ -124,6 +124,20 @@ fn a_renewal_under_way_does_not_hold_up_the_stop() {
 }
 
 #[test]
+fn a_renewal_under_way_does_not_hold_up_the_end_of_a_cycle() {
+    let ends = with_role(json!({ "token_ttl": "2s", "token_max_ttl": "1h" }));
+    let silent = ends.origin_proxy.when(RENEWAL, Action::Hang);
+    let metadata = format!("GET /v1/{}", ends.origin.metadata_path(""));
+    let held = ends.origin_proxy.when_first(1, metadata, Action::Hold);
+    let once = ends.vsync.args(["origin", "--once", "-o", "json"]).spawn();
+    wait_until_held(&once, &held);
+    wait_until_held(&once, &silent);
+    held.release();
+    let output = expect_prompt_end(once, 0);
+    assert_eq!(output.report("origin")["result"], "saved");
+}
+
+#[test]
 fn a_token_that_nothing_can_prolong_is_fatal_before_it_runs_out() {
     for (extra, why) in [
         (json!({ "renewable": false }), "it can't be renewed"),
