@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::scope::Scope;
 use crate::store::InfoStore;
 use crate::sync_info::{Meta, Role};
-use crate::vault::Vault;
+use crate::vault::{Health, Session, Vault};
 
 /// One check and its outcome.
 #[derive(Debug, Serialize)]
@@ -56,11 +56,12 @@ impl Checks<'_> {
         found
     }
 
-    /// Checks that a Vault answers and that the token is alive; warns of a token that may do anything.
-    fn vault(&mut self, check: &'static str, vault: &Vault, scope: &Scope) -> Option<()> {
-        let is_root = self.note(check, reach(vault, scope))?;
+    /// Notes whether a Vault answers and the token is alive; warns of a root token.
+    fn vault(&mut self, check: &'static str, found: Result<(bool, String)>) -> Option<()> {
+        let is_root = self.note(check, found)?;
         if let (true, Some(check)) = (is_root, self.done.last_mut()) {
-            let why = "the token may do anything (root); give vsync one with only the policy that it needs";
+            let why = "the token is a root token, which may do everything: give vsync a token or an AppRole with the \
+                       policy that the README shows, and revoke this one";
             check.warning = Some(why.to_string());
         }
         Some(())
@@ -74,10 +75,13 @@ pub fn origin(origin: &Origin, scope: &Scope, probe: bool) -> Vec<Check> {
         name: &origin.settings().name,
         done: Vec::new(),
     };
-    let vault = checks.vault("vault", origin.vault(), scope);
+    let vault = checks.vault("vault", origin_vault(origin.vault(), scope));
     checks.note("store", own_store(origin.store(), scope, probe));
     if vault.is_some() {
-        checks.note("data paths", origin.place(scope).map(|place| ((), describe(&place))));
+        checks.note(
+            "data paths",
+            origin.place(scope, None).map(|place| ((), describe(&place))),
+        );
     }
     checks.done
 }
@@ -90,9 +94,9 @@ pub fn destination(destination: &Destination, scope: &Scope, probe: bool) -> Vec
         name: &settings.name,
         done: Vec::new(),
     };
-    let origin = checks.vault("origin vault", destination.origin(), scope);
+    let origin = checks.vault("origin vault", origin_vault(destination.origin(), scope));
     let store = checks.note("origin store", origin_store(destination.origin_store(), scope));
-    let vault = checks.vault("vault", destination.vault(), scope);
+    let vault = checks.vault("vault", vault(destination.vault(), scope));
     checks.note("store", own_store(destination.store(), scope, probe));
     let meta = store.flatten();
     if vault.is_some() {
@@ -130,24 +134,31 @@ pub fn failure(checks: Vec<Check>) -> Option<Error> {
     Some(error.context(format!("check of the {}", failed.check)))
 }
 
-/// Whether the token is root's, and what else was found.
-fn reach(vault: &Vault, scope: &Scope) -> Result<(bool, String)> {
+/// Whether the origin's token is root's, and what else was found. The origin is asked at its active node alone.
+fn origin_vault(vault: &Vault, scope: &Scope) -> Result<(bool, String)> {
+    let session = vault.within(scope);
+    let active = session.find_active()?;
+    let address = vault.http().target();
+    let way = match *address == *vault.http().address() {
+        true => String::new(),
+        false => format!("{} is a standby, its active node is ", vault.http().address()),
+    };
+    let (is_root, found) = logged_in(session, &address, &active.health)?;
+    Ok((is_root, format!("{way}{found}")))
+}
+
+/// As [`origin_vault`], of a destination's.
+fn vault(vault: &Vault, scope: &Scope) -> Result<(bool, String)> {
     let session = vault.within(scope);
     let health = session.health()?;
+    logged_in(session, vault.http().address(), &health)
+}
+
+fn logged_in(session: Session, address: &str, health: &Health) -> Result<(bool, String)> {
     session.log_in()?;
-    let is_root = match session.is_root() {
-        // Root may ask that.
-        Err(error) if error.kind() == Kind::Denied => false,
-        answer => answer?,
-    };
-    let address = vault.http().address();
-    Ok((
-        is_root,
-        format!(
-            "{address}: version {}, cluster {}, logged in",
-            health.version, health.cluster_id
-        ),
-    ))
+    let (version, cluster) = (&health.version, &health.cluster_id);
+    let found = format!("{address}: version {version}, cluster {cluster}, logged in");
+    Ok((session.is_root(), found))
 }
 
 fn own_store(store: &InfoStore, scope: &Scope, probe: bool) -> Result<((), String)> {
@@ -181,7 +192,7 @@ fn place(destination: &Destination, scope: &Scope, meta: Option<&Meta>) -> Resul
         .flat_map(|meta| &meta.data_paths)
         .map(|known| known.path.clone())
         .collect();
-    destination.place(scope, destination.mounts().unwrap_or(&of_origin))
+    destination.place(scope, destination.mounts().unwrap_or(&of_origin), None)
 }
 
 fn describe(place: &Place) -> String {

@@ -60,6 +60,7 @@ pub fn run(invocation: &Invocation, settings: Settings, scope: &Scope) -> u8 {
             allow_mass_delete: invocation.allow_mass_delete,
             full: invocation.full,
             prune: invocation.prune,
+            repeats: !invocation.once,
         },
         json: invocation.output == Output::Json,
     };

@@ -156,7 +156,19 @@ fn exact_rights_suffice_and_each_missing_one_is_named() {
         let output = run_as(&mut pair, role, [at_origin, at_destination]);
         output.expect_code(1);
         let key = format!("{what} the key {prefix}{key}");
-        expect_error(&output, role, None, &[key.trim_start(), why, &server.address]);
+        let folder = format!(
+            "{prefix}{}/",
+            if key.contains("origin/") {
+                "origin"
+            } else {
+                "destination"
+            }
+        );
+        let rule = match what {
+            "" => String::new(),
+            _ => format!("add to its rules: key_prefix \"{folder}\" {{ policy = \"{what}\" }}"),
+        };
+        expect_error(&output, role, None, &[key.trim_start(), why, &server.address, &rule]);
         assert_eq!(stamps(&pair), before, "{role} {key}");
     }
 }

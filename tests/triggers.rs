@@ -281,7 +281,7 @@ fn a_root_token_works_and_is_warned_of() {
     );
     let once = pair.origin_side.args(["origin", "--once"]).run();
     once.expect_code(0)
-        .expect_stderr("WARN  origin: vault: the token may do anything (root)");
+        .expect_stderr("WARN  origin: vault: the token is a root token, which may do everything");
 
     let rules = format!(
         "path \"{0}metadata/*\" {{ capabilities = [\"list\", \"read\"] }}\npath \"{0}data/*\" {{ capabilities = [\"read\"] }}",

@@ -184,7 +184,7 @@ impl Consul {
             ),
             403 => (
                 Kind::Denied,
-                format!("{address} denies it; the ACL token needs key_prefix rules for the sync path"),
+                format!("{address} denies it to the ACL token (`consul.token`)"),
             ),
             413 => (
                 Kind::Refused,

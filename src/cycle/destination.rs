@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::execution::{Execution, Folders};
 use super::identity::{Place, ensure_apart, ensure_held, ensure_rights};
@@ -12,13 +13,14 @@ use super::report::Tally;
 use super::saver::{self, Saver, Signal, signals};
 use super::{Found, Options, Outcome, Report, ReportedTask, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
+use crate::engine::DataPath;
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Lock};
 use crate::sync_info::{FORMAT, Hash, Meta, Operation, Role, SecretType, SyncInfo};
 use crate::time;
-use crate::vault::{Vault, VaultSettings};
+use crate::vault::{Active, Vault, VaultSettings};
 
 /// How many orphans a warning names.
 const NAMED_ORPHANS: usize = 3;
@@ -33,6 +35,8 @@ pub struct Destination {
     origin_store: InfoStore,
     vault: Vault,
     store: InfoStore,
+    /// Where an origin would keep its info that has this destination's store and sync path.
+    beside: InfoStore,
 }
 
 /// What the planning found out, beside the plan.
@@ -41,13 +45,16 @@ struct Planned {
     rules: OriginRules,
     /// Of the origin's index.
     index: Hash,
+    /// The origin's active node, if there is anything to ask it.
+    active: Option<Active>,
 }
 
 impl Destination {
     /// The role; nothing is contacted yet.
     pub fn new(settings: DestinationSettings, origin: &OriginSettings, num_buckets: u16) -> Destination {
         let origin_store = InfoStore::new(store::open(&origin.store), &origin.sync_path, Role::Origin);
-        let store = InfoStore::new(store::open(&settings.store), &settings.sync_path, Role::Destination);
+        let open = |role| InfoStore::new(store::open(&settings.store), &settings.sync_path, role);
+        let (store, beside) = (open(Role::Destination), open(Role::Origin));
         Destination {
             origin: Vault::new(VaultSettings {
                 connections: settings.num_workers,
@@ -59,6 +66,7 @@ impl Destination {
             num_buckets,
             origin_store,
             store,
+            beside,
         }
     }
 
@@ -80,6 +88,11 @@ impl Destination {
     /// The destination's Vault.
     pub fn vault(&self) -> &Vault {
         &self.vault
+    }
+
+    /// Both, for keeping their tokens alive.
+    pub fn vaults(&self) -> [&Vault; 2] {
+        [&self.origin, &self.vault]
     }
 
     /// The destination's store.
@@ -105,9 +118,9 @@ impl Destination {
     ///
     /// # Errors
     /// Fatal where the configuration or a policy has to change.
-    pub fn place(&self, scope: &Scope, mounts: &[String]) -> Result<Place> {
-        let place = Place::look(&self.vault, scope, mounts)?;
+    pub fn place(&self, scope: &Scope, mounts: &[String], reserve: Option<Duration>) -> Result<Place> {
         let session = self.vault.within(scope);
+        let place = Place::of_destination(session, mounts, reserve)?;
         ensure_rights(session, &place.data_paths, |engine, folder| {
             engine.writing_rights(folder)
         })?;
@@ -141,22 +154,31 @@ impl Destination {
         Servers {
             origin_vault: &self.origin,
             destination_vault: Some(&self.vault),
-            stores: vec![&self.origin_store, &self.store],
+            stores: vec![&self.origin_store, &self.store, &self.beside],
         }
     }
 
     fn work(&self, run: &Run, options: Options, report: &mut Report, found: Option<&Found>) -> Result<Outcome> {
         let context = || format!("destination {}", self.settings.name);
+        let reserve = options.reserve(self.settings.tick);
         let place = self
-            .place(run.scope, &self.known_mounts(run, found)?)
+            .place(run.scope, &self.known_mounts(run, found)?, reserve)
             .context(context)?;
         let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
+        if own.own.borrow().index.is_none() {
+            self.ensure_no_origin(run.scope, &place)?;
+        }
         own.settle(&place, &self.settings, options.dry_run)?;
         self.origin
             .within(run.scope)
-            .keep_token()
+            .keep_token(reserve)
             .context(|| "the origin's token")?;
-        let Planned { mut plan, rules, index } = self.plan(&own, &place, options, found)?;
+        let Planned {
+            mut plan,
+            rules,
+            index,
+            active,
+        } = self.plan(&own, &place, options, found)?;
         report.origin_index = Some(index);
         for refused in plan.refused.drain(..) {
             Tally::add(&run.tally.stuck, u64::from(refused.is_known));
@@ -173,7 +195,7 @@ impl Destination {
         let unloaded = own.unloaded_counts()?;
         let outcome = match options.dry_run {
             true => Outcome::DryRun,
-            false => self.carry_out(run, (&own, &unloaded), (&place, &rules), plan)?,
+            false => self.carry_out(run, (&own, &unloaded), (&place, &rules, active), plan)?,
         };
         self.report_orphans(run, &own);
         run.tally
@@ -205,11 +227,13 @@ impl Destination {
         let plan = |origin: &OriginInfo| {
             ensure_apart(origin.meta(), place)?;
             let plan = planner.plan(origin)?;
-            if !(plan.writes.is_empty() && plan.deletes.is_empty()) {
-                self.ensure_origin(own.scope(), origin.meta())?;
-            }
+            let active = match plan.writes.is_empty() && plan.deletes.is_empty() {
+                true => None,
+                false => Some(self.ensure_origin(own.scope(), origin.meta())?),
+            };
             Ok(Planned {
                 plan,
+                active,
                 rules: OriginRules::new(origin.meta())?,
                 index: origin.index().hash(),
             })
@@ -224,12 +248,38 @@ impl Destination {
         }
     }
 
-    /// Checks that the Vault to read from is the one that the origin's info is of: another one's secrets of the same
-    /// names, or their absence, mean nothing.
-    fn ensure_origin(&self, scope: &Scope, meta: &Meta) -> Result<()> {
-        let health = self.origin.within(scope).health()?;
-        if health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace {
+    /// Before a first run: an origin whose own sync info lies where the destination's is to be, and whose data paths are
+    /// to be written to, is more likely the source of truth with the ends swapped.
+    fn ensure_no_origin(&self, scope: &Scope, place: &Place) -> Result<()> {
+        let meta = match self.beside.consistent(scope, |snapshot| Ok(snapshot.meta.clone())) {
+            Ok(meta) => meta,
+            // Least privilege may hide it, and what can't be read says nothing.
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Corrupt) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let prefixes = place.origin_prefixes(&meta);
+        let is_read = |own: &DataPath| {
+            let own = own.path_of(&own.folder, "");
+            prefixes.iter().any(|theirs| own.starts_with(theirs))
+        };
+        let Some(data_path) = place.data_paths.iter().find(|data_path| is_read(data_path)) else {
             return Ok(());
+        };
+        let why = format!(
+            "{} of this Vault is synced elsewhere as an origin ({}): are origin and destination swapped? if one follows the \
+             other, give this destination another `syncPath`",
+            data_path.configured,
+            self.beside.place()
+        );
+        fail(Kind::Config, why).map_err(Error::fatal)
+    }
+
+    /// Checks that the Vault to read from is the one that the origin's info is of: another one's secrets of the same
+    /// names, or their absence, mean nothing. From now on it is asked at its active node.
+    fn ensure_origin(&self, scope: &Scope, meta: &Meta) -> Result<Active> {
+        let active = self.origin.within(scope).find_active().context(|| "origin")?;
+        if active.health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace {
+            return Ok(active);
         }
         let why = format!(
             "{} is another Vault, or another namespace, than the one that the origin's sync info is of; correct \
@@ -263,7 +313,7 @@ impl Destination {
         &self,
         run: &Run,
         (own, unloaded): (&OwnInfo, &BTreeMap<SecretType, u64>),
-        (place, rules): (&Place, &OriginRules),
+        (place, rules, active): (&Place, &OriginRules, Option<Active>),
         plan: Plan,
     ) -> Result<Outcome> {
         let info = &own.info;
@@ -284,6 +334,7 @@ impl Destination {
                 run,
                 origin: &self.origin,
                 rules,
+                active,
                 vault: &self.vault,
                 place,
                 info,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::identity::Place;
+use super::identity::{Place, ensure_still_active};
 use super::plan::{Delete, OriginRules, Plan, Reason, Write, is_unsynced, unsynced};
 use super::report::Tally;
 use super::saver::Signal;
@@ -16,7 +16,7 @@ use crate::config::DestinationSettings;
 use crate::engine::{DataPath, Expected, Fetched, Presence, holder};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::sync_info::{Insight, Operation, SyncInfo};
-use crate::vault::Vault;
+use crate::vault::{Active, Vault};
 
 /// After this many tasks what has been done is saved.
 const CHECKPOINT_AFTER: u64 = 1000;
@@ -31,6 +31,8 @@ pub struct Execution<'a> {
     pub origin: &'a Vault,
     /// How they are read there.
     pub rules: &'a OriginRules,
+    /// Its active node, when the plan was made.
+    pub active: Option<Active>,
     /// Where they are written.
     pub vault: &'a Vault,
     /// How they are written there.
@@ -95,6 +97,7 @@ impl Execution<'_> {
                 },
             );
             self.run.check()?;
+            ensure_still_active(self.origin.within(self.run.scope), self.active.as_ref())?;
             let confirmed = confirmed.into_inner().unwrap_or_else(PoisonError::into_inner);
             self.announce(&confirmed, occupied)?;
             workers::run(

@@ -2,11 +2,13 @@
 //!
 //! Addresses say nothing: a server is its cluster id and namespace, a mount is its UUID.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use crate::engine::{DataPath, Engine, Right};
-use crate::error::{Error, Kind, Result, fail};
-use crate::scope::Scope;
+use crate::error::{Context, Error, Kind, Result, fail};
 use crate::sync_info::{Meta, MetaDataPath};
-use crate::vault::{Session, Vault};
+use crate::vault::{Active, Session};
 
 /// A Vault with the mounts that the data paths lead to.
 pub struct Place {
@@ -16,22 +18,48 @@ pub struct Place {
     pub namespace: String,
     /// The data paths.
     pub data_paths: Vec<DataPath>,
+    /// The active node, where only that may be asked.
+    pub active: Option<Active>,
 }
 
 impl Place {
-    /// Looks at the server: keeps the token alive, and resolves every data path.
+    /// Looks at a server that is written to: keeps the token alive, and resolves every data path.
     ///
     /// # Errors
     /// Fatal where the configuration doesn't fit the server.
-    pub fn look(vault: &Vault, scope: &Scope, mounts: &[String]) -> Result<Place> {
-        let session = vault.within(scope);
-        let health = session.health()?;
-        session.keep_token()?;
+    pub fn of_destination(session: Session, mounts: &[String], reserve: Option<Duration>) -> Result<Place> {
+        let health = session.catch_up()?;
+        Place::look(session, (health.cluster_id, None), mounts, reserve)
+    }
+
+    /// Looks at the server that is the source of truth: as [`of_destination`](Self::of_destination), at its active
+    /// node.
+    ///
+    /// # Errors
+    /// As there, and if no active node can be found.
+    pub fn of_origin(session: Session, mounts: &[String], reserve: Option<Duration>) -> Result<Place> {
+        let active = session.find_active()?;
+        Place::look(
+            session,
+            (active.health.cluster_id.clone(), Some(active)),
+            mounts,
+            reserve,
+        )
+    }
+
+    fn look(
+        session: Session,
+        (cluster_id, active): (String, Option<Active>),
+        mounts: &[String],
+        reserve: Option<Duration>,
+    ) -> Result<Place> {
+        session.keep_token(reserve)?;
         let data_paths = mounts.iter().map(|path| DataPath::resolve(session, path));
         Ok(Place {
-            cluster_id: health.cluster_id,
-            namespace: vault.namespace().to_string(),
+            cluster_id,
+            namespace: session.namespace().to_string(),
             data_paths: data_paths.collect::<Result<_>>()?,
+            active,
         })
     }
 
@@ -61,6 +89,18 @@ impl Place {
             }
         }
         prefixes
+    }
+}
+
+/// Checks that the origin's node is still the active one: what began there, a listing or a long time of writing, may
+/// have ended at a standby.
+///
+/// # Errors
+/// If it isn't: what was read since then may be old.
+pub fn ensure_still_active(session: Session, active: Option<&Active>) -> Result<()> {
+    match active {
+        Some(active) => session.ensure_still_active(active).context(|| "origin"),
+        None => Ok(()),
     }
 }
 
@@ -94,25 +134,44 @@ pub fn ensure_held(session: Session, rights: Vec<Right>) -> Result<()> {
             .iter()
             .any(|capability| capability == right.capability || capability == "root")
     };
-    let missing: Vec<String> = rights
+    let missing: Vec<&Right> = rights
         .iter()
         .zip(&held)
         .filter(is_missing)
-        .map(|(right, _)| {
-            format!(
-                "{} on {} (grant: path \"{}\")",
-                right.capability, right.path, right.grant
-            )
-        })
+        .map(|(right, _)| right)
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
+    let named: Vec<String> = missing
+        .iter()
+        .map(|right| format!("{} on {}", right.capability, right.path))
+        .collect();
     Err(Error::new(
         Kind::Denied,
-        format!("the token lacks the capabilities {}", missing.join(", ")),
+        format!(
+            "the token lacks the capabilities {}; add to its policy: {}",
+            named.join(", "),
+            policy_lines(&missing).join(" ")
+        ),
     )
     .fatal())
+}
+
+/// The rules that would grant what is missing, one a path.
+fn policy_lines(missing: &[&Right]) -> Vec<String> {
+    let mut rules: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for right in missing {
+        let capabilities = rules.entry(&right.grant).or_default();
+        let capability = format!("\"{}\"", right.capability);
+        if !capabilities.contains(&capability) {
+            capabilities.push(capability);
+        }
+    }
+    let rule = |(path, capabilities): (&&str, &Vec<String>)| {
+        format!("path \"{path}\" {{ capabilities = [{}] }}", capabilities.join(", "))
+    };
+    rules.iter().map(rule).collect()
 }
 
 /// Checks that a destination which is the origin's own server does not write into what the origin reads: the sync

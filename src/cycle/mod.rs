@@ -17,7 +17,7 @@ mod workers;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -46,6 +46,16 @@ pub struct Options {
     pub full: bool,
     /// Remove what rule changes left behind.
     pub prune: bool,
+    /// Further cycles follow this one.
+    pub repeats: bool,
+}
+
+impl Options {
+    /// The life that a token which nothing can prolong must have left: another cycle has to begin, and the next one
+    /// after that, before it can be the last.
+    pub fn reserve(&self, tick: Duration) -> Option<Duration> {
+        self.repeats.then_some(2 * tick)
+    }
 }
 
 /// What an origin's cycle found, for a destination's dry run.
@@ -168,6 +178,11 @@ fn conduct(
     let before = servers.requests();
     let clients = servers.clients();
     http::revive(&clients);
+    // Last time's active node need not be this time's.
+    servers
+        .origin_vault
+        .http()
+        .lead_to(servers.origin_vault.http().address());
     let (tally, ended) = (Tally::default(), AtomicBool::new(false));
     let (stop, inner) = scope.child();
     let (problems, listening) = bounded(64);

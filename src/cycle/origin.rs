@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::identity::{Place, ensure_rights};
+use super::identity::{Place, ensure_rights, ensure_still_active};
 use super::report::Tally;
 use super::saver::{self, Saver, Signal, signals};
 use super::workers::{self, Queue};
@@ -84,13 +85,15 @@ impl Origin {
         self.store.lock(scope)
     }
 
-    /// Looks at the server and at what the token may do there.
+    /// Looks at the server and at what the token may do there, and for how long: see [`Session::keep_token`].
     ///
     /// # Errors
     /// Fatal where the configuration or a policy has to change.
-    pub fn place(&self, scope: &Scope) -> Result<Place> {
-        let place = Place::look(&self.vault, scope, &self.settings.mounts)?;
+    ///
+    /// [`Session::keep_token`]: crate::vault::Session::keep_token
+    pub fn place(&self, scope: &Scope, reserve: Option<Duration>) -> Result<Place> {
         let session = self.vault.within(scope);
+        let place = Place::of_origin(session, &self.settings.mounts, reserve)?;
         ensure_rights(session, &place.data_paths, |engine, folder| {
             engine.listing_rights(folder)
         })?;
@@ -109,11 +112,14 @@ impl Origin {
     }
 
     fn work(&self, run: &Run, options: Options, report: &mut Report, out: &mut Option<Found>) -> Result<Outcome> {
-        let place = self.place(run.scope).context(|| "origin")?;
+        let reserve = options.reserve(self.settings.tick);
+        let place = self.place(run.scope, reserve).context(|| "origin")?;
         let mut own = self.store.own(run.scope)?;
+        self.ensure_own_name(own.meta.as_ref())?;
         let previous = self.load_previous(run, &mut own)?;
         if !options.allow_mass_delete {
             ensure_same_mounts(own.meta.as_ref(), &place.data_paths)?;
+            ensure_same_vault(own.meta.as_ref(), &place)?;
         }
         let info = SyncInfo::empty(self.num_buckets);
         let meta = || self.meta(&place, &info);
@@ -129,6 +135,7 @@ impl Origin {
             let saver = threads.spawn(move || saver.run(run, &waiting));
             self.collect(run, &place.data_paths, &previous, &info);
             run.check()?;
+            ensure_still_active(self.vault.within(run.scope), place.active.as_ref())?;
             if !options.allow_mass_delete {
                 self.ensure_not_emptied(&place.data_paths, &previous, &info)?;
             }
@@ -161,6 +168,21 @@ impl Origin {
             destination_vault: None,
             stores: vec![&self.store],
         }
+    }
+
+    /// Two origins that share a sync path would take each other's secrets for deleted.
+    fn ensure_own_name(&self, known: Option<&Meta>) -> Result<()> {
+        let Some(other) = known.filter(|meta| meta.name != self.settings.name) else {
+            return Ok(());
+        };
+        let why = format!(
+            "the sync info in {} is that of the origin {}, not of {}: give every origin a syncPath of its own; or, if it is \
+             only the name that has changed, take that back or remove the key `meta` there",
+            self.store.place(),
+            other.name,
+            self.settings.name
+        );
+        fail(Kind::Corrupt, why).map_err(Error::fatal)
     }
 
     /// Lists every folder and looks at every path, in parallel.
@@ -384,6 +406,19 @@ fn ensure_same_mounts(known: Option<&Meta>, data_paths: &[DataPath]) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Another Vault's secrets say nothing of what became of the former one's.
+fn ensure_same_vault(known: Option<&Meta>, place: &Place) -> Result<()> {
+    let is_other = |known: &&Meta| known.cluster_id != place.cluster_id || known.namespace != place.namespace;
+    match known.filter(is_other) {
+        None => Ok(()),
+        Some(_) => fail(
+            Kind::Refused,
+            "the origin is another Vault, or another namespace, than before: are origin and destination swapped? if that is \
+             meant, run once with --allow-mass-delete",
+        ),
+    }
 }
 
 /// Counts what differs from the last cycle's info, and lists it for a dry run.

@@ -22,6 +22,7 @@ use crate::http::{self, Http};
 use crate::scope::{Scope, StopHandle};
 use crate::store::{Lock, Watch};
 use crate::sync_info::{Hash, Role};
+use crate::vault::with_tokens_kept;
 use trigger::{Gate, Wake, follow};
 
 /// Events that may wait for the listener.
@@ -176,14 +177,18 @@ impl Daemon {
             };
             match &leader {
                 Some(leader) => start(threads, voice(&leader.member), move |voice| {
-                    self.live(leader, voice, inner, &Wake::new());
+                    with_tokens_kept(inner, &[leader.origin.vault()], || {
+                        self.live(leader, voice, inner, &Wake::new());
+                    });
                 }),
                 None => gate.open(),
             }
             for follower in followers {
                 start(threads, voice(&follower.member), move |voice| {
                     gate.wait(&self.until_first_cycle(inner));
-                    self.live(follower, voice, inner, &follower.wake);
+                    with_tokens_kept(inner, &follower.destination.vaults(), || {
+                        self.live(follower, voice, inner, &follower.wake);
+                    });
                 });
                 start(threads, voice(&follower.member), move |voice| {
                     follow(&follower.watch, inner, &follower.wake, &|error| voice.trouble(error));

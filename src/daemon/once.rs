@@ -10,6 +10,7 @@ use crate::cycle::{Destination, Found, Origin, Outcome, Report, ReportedError, w
 use crate::error::{Error, Kind};
 use crate::scope::Scope;
 use crate::sync_info::Role;
+use crate::vault::with_tokens_kept;
 
 impl Daemon {
     /// Runs the startup checks of all roles and prints each; the exit code.
@@ -60,7 +61,7 @@ impl Daemon {
         let settings = origin.settings();
         let limited = scope.within(settings.timeout);
         match self.ready_origin(origin, &limited) {
-            Ok(_lock) => origin.cycle(scope, self.options),
+            Ok(_lock) => with_tokens_kept(scope, &[origin.vault()], || origin.cycle(scope, self.options)),
             Err(error) => (not_started(Role::Origin, &settings.name, &limited, &error), None),
         }
     }
@@ -69,7 +70,9 @@ impl Daemon {
         let settings = destination.settings();
         let limited = scope.within(settings.timeout);
         match self.ready_destination(destination, &limited) {
-            Ok(_lock) => destination.cycle(scope, self.options, found),
+            Ok(_lock) => with_tokens_kept(scope, &destination.vaults(), || {
+                destination.cycle(scope, self.options, found)
+            }),
             Err(error) => not_started(Role::Destination, &settings.name, &limited, &error),
         }
     }

@@ -13,7 +13,7 @@ mod resolver;
 use std::io;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -125,7 +125,7 @@ impl Reply {
     }
 }
 
-/// A client of one server; shared by any number of threads.
+/// A client of one server, or for a time of another node of the same cluster; shared by any number of threads.
 pub struct Http {
     settings: HttpSettings,
     agents: RwLock<Agents>,
@@ -138,6 +138,7 @@ pub struct Http {
 
 /// Reads and writes have pools of their own, so that a stop can cut the ones and wait for the others.
 struct Agents {
+    address: Arc<str>,
     reads: Agent,
     writes: Agent,
 }
@@ -147,7 +148,7 @@ impl Http {
     pub fn new(settings: HttpSettings) -> Http {
         let resolver = KeptAnswers::default();
         Http {
-            agents: RwLock::new(Agents::new(&settings, &resolver)),
+            agents: RwLock::new(Agents::new(&settings, &settings.address, &resolver)),
             pace: settings.rate_limit.map(Pace::new),
             settings,
             resolver,
@@ -157,9 +158,22 @@ impl Http {
         }
     }
 
-    /// The server's address, for messages.
+    /// The server's configured address, for messages.
     pub fn address(&self) -> &str {
         &self.settings.address
+    }
+
+    /// The address that requests go to at present.
+    pub fn target(&self) -> Arc<str> {
+        Arc::clone(&self.agents().address)
+    }
+
+    /// Sends all further requests to `address`: to another node of the same cluster, or back to the configured one.
+    pub fn lead_to(&self, address: &str) {
+        if *self.target() != *address {
+            let fresh = Agents::new(&self.settings, address, &self.resolver);
+            *self.agents.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
     }
 
     /// Requests sent so far, each attempt counted.
@@ -210,29 +224,37 @@ impl Http {
         let writes = matches!(request.method, Method::Put | Method::Post | Method::Delete);
         let _writing = writes.then(|| self.writing.enter());
         scope.check()?;
-        let agent = self.agent(writes);
+        let (agent, address) = self.agent(writes);
         self.sent.fetch_add(1, Ordering::Relaxed);
-        run(&agent, &self.settings.address, request, self.limit(scope, writes)).map_err(|error| {
+        run(&agent, &address, request, self.limit(scope, writes)).map_err(|error| {
             self.resolver.forget();
             match scope.done() {
                 Some(Done::Stopped) => Error::new(Kind::Stopped, "stopped"),
                 // However the cut of a request at the deadline looks from here, the deadline is its cause.
                 Some(Done::TimedOut) => Error::new(
                     Kind::Timeout,
-                    format!("no answer from {} before the cycle's time limit", self.settings.address),
+                    format!("no answer from {address} before the cycle's time limit"),
                 ),
-                None => self.explain(&error, request),
+                None => self.explain(&error, &address, request),
             }
         })
     }
 
-    fn agent(&self, writes: bool) -> Agent {
-        let agents = self.agents.read().unwrap_or_else(PoisonError::into_inner);
-        if writes {
-            agents.writes.clone()
-        } else {
-            agents.reads.clone()
-        }
+    /// Cuts whatever is in flight, writes too. Until [`revive`] every new request fails.
+    pub fn cut(&self) {
+        self.interrupted.store(true, Ordering::Release);
+        self.agent(false).0.shutdown();
+        self.agent(true).0.shutdown();
+    }
+
+    fn agents(&self) -> RwLockReadGuard<'_, Agents> {
+        self.agents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn agent(&self, writes: bool) -> (Agent, Arc<str>) {
+        let agents = self.agents();
+        let agent = if writes { &agents.writes } else { &agents.reads };
+        (agent.clone(), Arc::clone(&agents.address))
     }
 
     fn limit(&self, scope: &Scope, writes: bool) -> Duration {
@@ -243,8 +265,7 @@ impl Http {
         }
     }
 
-    fn explain(&self, error: &ureq::Error, request: &Request) -> Error {
-        let address = &self.settings.address;
+    fn explain(&self, error: &ureq::Error, address: &str, request: &Request) -> Error {
         let unreachable = |why: String| Error::new(Kind::Unreachable, format!("no answer from {address}: {why}"));
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
@@ -276,7 +297,7 @@ impl Http {
 }
 
 impl Agents {
-    fn new(settings: &HttpSettings, resolver: &KeptAnswers) -> Agents {
+    fn new(settings: &HttpSettings, address: &str, resolver: &KeptAnswers) -> Agents {
         let agent = || {
             let mut config = Agent::config_builder()
                 .http_status_as_error(false)
@@ -293,13 +314,14 @@ impl Agents {
                 .accept("")
                 .accept_encoding("")
                 .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
-            if is_loopback(&settings.address) {
+            if is_loopback(address) {
                 // As Go's clients do: a proxy from the environment is not meant for this machine itself.
                 config = config.proxy(None);
             }
             Agent::with_parts(config.build(), DefaultConnector::default(), resolver.clone())
         };
         Agents {
+            address: address.into(),
             reads: agent(),
             writes: agent(),
         }
@@ -311,13 +333,12 @@ impl Agents {
 pub fn interrupt(clients: &[&Http]) {
     for client in clients {
         client.interrupted.store(true, Ordering::Release);
-        let agents = client.agents.read().unwrap_or_else(PoisonError::into_inner);
-        agents.reads.clone().shutdown();
+        client.agent(false).0.shutdown();
     }
     let until = Instant::now() + WRITE_GRACE;
     for client in clients {
         client.writing.wait_empty(until);
-        client.agent(true).shutdown();
+        client.agent(true).0.shutdown();
     }
 }
 
@@ -325,7 +346,7 @@ pub fn interrupt(clients: &[&Http]) {
 pub fn revive(clients: &[&Http]) {
     for client in clients {
         if client.interrupted.swap(false, Ordering::AcqRel) {
-            let fresh = Agents::new(&client.settings, &client.resolver);
+            let fresh = Agents::new(&client.settings, &client.target(), &client.resolver);
             *client.agents.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
     }
@@ -403,7 +424,8 @@ fn random_share() -> f64 {
     RandomState::new().hash_one(0) as f64 / u64::MAX as f64
 }
 
-fn is_loopback(address: &str) -> bool {
+/// Whether `address` (with its scheme) is this machine itself.
+pub fn is_loopback(address: &str) -> bool {
     let host = address.split("://").nth(1).unwrap_or(address);
     ["127.", "localhost:", "[::1]"].iter().any(|own| host.starts_with(own)) || host == "localhost"
 }

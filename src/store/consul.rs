@@ -2,7 +2,7 @@
 
 use super::{Lock, Revision, Store, Value};
 use crate::consul::{Consul, ConsulSettings, VALUE_LIMIT};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::http::Http;
 use crate::scope::Scope;
 
@@ -22,7 +22,11 @@ impl ConsulStore {
 
 impl Store for ConsulStore {
     fn get(&self, scope: &Scope, key: &str) -> Result<Option<Value>> {
-        let entry = self.consul.get(scope, key).context(|| format!("read the key {key}"))?;
+        let entry = self
+            .consul
+            .get(scope, key)
+            .map_err(|error| with_rule(error, key, "read"))
+            .context(|| format!("read the key {key}"))?;
         Ok(entry.map(|entry| Value {
             bytes: entry.value,
             revision: Revision(entry.modify_index),
@@ -32,6 +36,7 @@ impl Store for ConsulStore {
     fn put(&self, scope: &Scope, key: &str, bytes: &[u8]) -> Result<()> {
         self.consul
             .put(scope, key, bytes)
+            .map_err(|error| with_rule(error, key, "write"))
             .context(|| format!("write the key {key}"))
     }
 
@@ -39,12 +44,14 @@ impl Store for ConsulStore {
         let index = expected.map_or(0, |revision| revision.0);
         self.consul
             .put_if(scope, key, bytes, index)
+            .map_err(|error| with_rule(error, key, "write"))
             .context(|| format!("write the key {key}"))
     }
 
     fn delete(&self, scope: &Scope, key: &str) -> Result<()> {
         self.consul
             .delete(scope, key)
+            .map_err(|error| with_rule(error, key, "write"))
             .context(|| format!("delete the key {key}"))
     }
 
@@ -63,4 +70,16 @@ impl Store for ConsulStore {
     fn place(&self) -> String {
         format!("Consul {}", self.consul.http().address())
     }
+}
+
+/// Says which rule would grant what Consul denies: for all keys beside this one.
+fn with_rule(error: Error, key: &str, policy: &str) -> Error {
+    if error.kind() != Kind::Denied {
+        return error;
+    }
+    let prefix = &key[..key.rfind('/').map_or(0, |slash| slash + 1)];
+    Error::new(
+        Kind::Denied,
+        format!("{error}; add to its rules: key_prefix \"{prefix}\" {{ policy = \"{policy}\" }}"),
+    )
 }

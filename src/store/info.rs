@@ -164,9 +164,53 @@ impl InfoStore {
         Ok(Snapshot {
             info: self,
             scope,
-            meta: Meta::from_bytes(&value.bytes).context(|| "meta").context(place)?,
+            meta: Meta::from_bytes(&value.bytes)
+                .context(|| "meta")
+                .and_then(|meta| self.ensure_role(&meta).map(|()| meta))
+                .context(place)?,
             index,
         })
+    }
+
+    fn ensure_role(&self, meta: &Meta) -> Result<()> {
+        if meta.role == self.role {
+            return Ok(());
+        }
+        let why = format!(
+            "the `meta` in {} is that of the {} {}: were its keys copied here, or ends swapped? set another `syncPath`, or \
+             remove the keys under {}",
+            self.place(),
+            meta.role.name(),
+            meta.name,
+            self.prefix
+        );
+        fail(Kind::Corrupt, why)
+    }
+
+    fn foreign<T>(&self, name: &str) -> Result<T> {
+        let why = format!(
+            "{}{name} in {} is not vsync's: do another tool's keys share the sync path? nothing was overwritten; set another \
+             `syncPath`, or remove the key",
+            self.prefix,
+            self.store.place()
+        );
+        fail(Kind::Corrupt, why).map_err(Error::fatal)
+    }
+
+    /// Where no info of vsync's is, no key that will be written may be somebody else's. A first save that was cut off
+    /// has left its `meta`.
+    fn ensure_not_foreign(&self, scope: &Scope, own: &Own, buckets: &[usize]) -> Result<()> {
+        if own.index.is_some() || own.meta.is_some() {
+            return Ok(());
+        }
+        for n in buckets {
+            let name = n.to_string();
+            let found = self.store.get(scope, &self.key(&name))?;
+            if found.is_some_and(|value| Bucket::from_bytes(&value.bytes).is_err()) {
+                return self.foreign(&name);
+            }
+        }
+        Ok(())
     }
 
     /// Reads one's own `meta` and index.
@@ -174,24 +218,25 @@ impl InfoStore {
     /// # Errors
     /// Fatal if the index can't be read as one: what it stood for can only be found out by a human.
     pub fn own(&self, scope: &Scope) -> Result<Own> {
-        let meta = match self.store.get(scope, &self.key("meta"))? {
-            None => None,
-            Some(value) => match Meta::from_bytes(&value.bytes) {
-                Ok(meta) => Some(meta),
-                Err(error) if error.level() == crate::error::Level::Fatal => {
-                    return Err(error.context(format!("{}meta in {}", self.prefix, self.store.place())));
-                }
-                Err(error) => {
-                    log::warn!(
-                        "{}meta in {}: {error}; it is written anew",
-                        self.prefix,
-                        self.store.place()
-                    );
-                    None
-                }
-            },
+        let found = self.store.get(scope, &self.key("meta"))?;
+        let index = self.store.get(scope, &self.key("index"))?;
+        let meta = match found.map(|value| Meta::from_bytes(&value.bytes)).transpose() {
+            Ok(meta) => meta,
+            Err(error) if error.level() == crate::error::Level::Fatal => {
+                return Err(error.context(format!("{}meta in {}", self.prefix, self.store.place())));
+            }
+            // Beside an index of vsync's, and else it was somebody else's to begin with.
+            Err(_) if index.is_none() => return self.foreign("meta"),
+            Err(error) => {
+                let place = self.store.place();
+                log::warn!("{}meta in {place}: {error}; it is written anew", self.prefix);
+                None
+            }
         };
-        let Some(value) = self.store.get(scope, &self.key("index"))? else {
+        if let Some(meta) = &meta {
+            self.ensure_role(meta).map_err(Error::fatal)?;
+        }
+        let Some(value) = index else {
             return Ok(Own {
                 meta,
                 index: None,
@@ -273,6 +318,7 @@ impl InfoStore {
         }
         self.ensure_fits(info, &changed, &index)?;
         self.ensure_still_ours(scope, own)?;
+        self.ensure_not_foreign(scope, own, &changed)?;
         self.store.put(scope, &self.key("meta"), &meta.to_bytes())?;
         own.meta = Some(meta);
         for n in changed {

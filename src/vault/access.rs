@@ -60,6 +60,10 @@ impl Session<'_> {
     /// # Errors
     /// [`Kind::Sealed`] for a server that is sealed or not initialised; whatever keeps it from answering.
     pub fn health(&self) -> Result<Health> {
+        self.ask_health(true)
+    }
+
+    pub(super) fn ask_health(&self, retry: bool) -> Result<Health> {
         const TARGET: &str =
             "/v1/sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200&drsecondarycode=200";
         let request = Request {
@@ -68,11 +72,10 @@ impl Session<'_> {
             headers: &[],
             body: None,
             limit: 64 << 10,
-            retry: true,
+            retry,
         };
-        let context = || format!("ask {} for its health", self.vault.http.address());
+        let context = || format!("ask {} for its health", self.http.target());
         let reply = self
-            .vault
             .http
             .send(self.scope, &request)
             .and_then(answer::done)
@@ -122,14 +125,5 @@ impl Session<'_> {
             serde_json::from_value(listed).unwrap_or_default()
         };
         Ok(paths.iter().map(of_path).collect())
-    }
-
-    /// Whether the token may do anything at all: no policy but root grants that.
-    ///
-    /// # Errors
-    /// As [`capabilities`](Self::capabilities).
-    pub fn is_root(&self) -> Result<bool> {
-        let held = self.capabilities(&["sys/".to_string()])?;
-        Ok(held.iter().flatten().any(|capability| capability == "root"))
     }
 }

@@ -4,21 +4,27 @@
 //! engines and checks are given. Paths are passed as Vault's API spells them, unencoded and without `/v1/`.
 
 mod access;
+mod active;
 mod answer;
+mod freshness;
 mod login;
+mod token;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, fail};
 use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
 use crate::scope::Scope;
 use crate::secret::{SecretSource, SecretString};
-use login::Held;
+use freshness::{Age, Demand, FORWARD, Freshness, INDEX};
+use token::Held;
 
 pub use access::{Health, Mount};
+pub use active::Active;
 pub use answer::{Found, data};
+pub use token::with_tokens_kept;
 
 /// The largest answer that is read, in bytes: twice what a server takes as a request by default, which also
 /// holds the names of a million keys in one folder.
@@ -70,23 +76,31 @@ pub struct AppRole {
 /// A client of one Vault; shared by the threads of one role.
 pub struct Vault {
     http: Http,
+    /// For keeping the token alive: no cycle's end cuts it off, and no cycle counts it.
+    keeper: Http,
     settings: VaultSettings,
     held: Held,
+    freshness: Freshness,
 }
 
 impl Vault {
     /// A client; nothing is sent before the first request.
     pub fn new(settings: VaultSettings) -> Vault {
-        Vault {
-            http: Http::new(HttpSettings {
+        let http = |connections| {
+            Http::new(HttpSettings {
                 address: settings.address.clone(),
                 request_timeout: settings.request_timeout,
                 max_retries: settings.max_retries,
                 rate_limit: settings.rate_limit,
-                connections: settings.connections,
-            }),
+                connections,
+            })
+        };
+        Vault {
+            http: http(settings.connections),
+            keeper: http(1),
             settings,
             held: Held::default(),
+            freshness: Freshness::default(),
         }
     }
 
@@ -102,7 +116,11 @@ impl Vault {
 
     /// This Vault within `scope`.
     pub fn within<'a>(&'a self, scope: &'a Scope) -> Session<'a> {
-        Session { vault: self, scope }
+        Session {
+            vault: self,
+            http: &self.http,
+            scope,
+        }
     }
 }
 
@@ -110,10 +128,16 @@ impl Vault {
 #[derive(Clone, Copy)]
 pub struct Session<'a> {
     vault: &'a Vault,
+    http: &'a Http,
     scope: &'a Scope,
 }
 
 impl Session<'_> {
+    /// The namespace of all requests; empty for the root namespace.
+    pub fn namespace(&self) -> &str {
+        self.vault.namespace()
+    }
+
     /// Reads `path`.
     ///
     /// # Errors
@@ -175,6 +199,7 @@ impl Session<'_> {
         })
     }
 
+    /// Sends a request with that token. An answer that is older than what is demanded is none.
     fn send_with(
         &self,
         token: Option<&SecretString>,
@@ -182,23 +207,57 @@ impl Session<'_> {
         path: &str,
         body: Option<&[u8]>,
     ) -> Result<Reply> {
-        let namespace = self.vault.settings.namespace.as_deref();
-        let mut headers = [("", ""); 2];
+        let target = format!("/v1/{}", encode_path(path));
+        let freshness = &self.vault.freshness;
+        let mut demand = freshness.now();
+        let mut reply = self.send_demanding(&demand, token, (method, &target, body))?;
+        if !matches!(method, Method::Get | Method::List) {
+            // What only the active node can do needs no second look.
+            freshness.check(&demand, &reply);
+            return Ok(reply);
+        }
+        let mut age = freshness.check(&demand, &reply);
+        if age == Age::OldUnasked {
+            demand = freshness.now();
+            reply = self.send_demanding(&demand, token, (method, &target, body))?;
+            age = freshness.check(&demand, &reply);
+        }
+        match age {
+            Age::Recent => Ok(reply),
+            Age::Old | Age::OldUnasked => fail(
+                Kind::Limited,
+                format!(
+                    "{} answers with old data: a standby that lags behind, or another cluster",
+                    self.http.target()
+                ),
+            ),
+        }
+    }
+
+    fn send_demanding(
+        &self,
+        demand: &Demand,
+        token: Option<&SecretString>,
+        (method, target, body): (Method, &str, Option<&[u8]>),
+    ) -> Result<Reply> {
+        let mut headers = [("", ""); 4];
         let mut count = 0;
         for (name, value) in [
             ("X-Vault-Token", token.map(SecretString::reveal)),
-            ("X-Vault-Namespace", namespace),
+            ("X-Vault-Namespace", self.vault.settings.namespace.as_deref()),
+            (INDEX, demand.header()),
+            (FORWARD.0, demand.header().map(|_| FORWARD.1)),
         ] {
             if let Some(value) = value {
                 headers[count] = (name, value);
                 count += 1;
             }
         }
-        self.vault.http.send(
+        self.http.send(
             self.scope,
             &Request {
                 method,
-                target: &format!("/v1/{}", encode_path(path)),
+                target,
                 headers: &headers[..count],
                 body,
                 limit: ANSWER_LIMIT,

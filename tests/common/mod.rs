@@ -12,6 +12,7 @@
 pub mod consul;
 pub mod http;
 pub mod info;
+pub mod pipe;
 pub mod process;
 pub mod proxy;
 pub mod random;

@@ -118,7 +118,7 @@ fn what_is_no_answer_of_consuls_is_not_an_absent_key() {
         ),
         (
             Action::Answer(Reply::new(403, "text/plain", "Permission denied")),
-            "key_prefix rules",
+            "add to its rules: key_prefix",
         ),
         (
             Action::Answer(Reply::new(500, "text/plain", "No cluster leader")),

@@ -26,13 +26,12 @@ fn without(rules: &str, path: &str, capability: &str) -> String {
 
 #[test]
 fn each_capability_that_is_missing_is_named_with_its_path_and_nothing_is_written() {
-    let expected = |mount: &Mount, place: &str, capability: &str| match capability {
-        "list" => {
-            format!("the token lacks the capabilities list on {mount}{place}/ (grant: path \\\"{mount}{place}/*\\\")")
-        }
-        _ => format!(
-            "the token lacks the capabilities {capability} on {mount}{place}/vsync-check (grant: path \\\"{mount}{place}/*\\\")"
-        ),
+    let expected = |mount: &Mount, place: &str, capability: &str| {
+        let asked = if capability == "list" { "" } else { "vsync-check" };
+        format!(
+            "the token lacks the capabilities {capability} on {mount}{place}/{asked}; add to its policy: \
+             path \\\"{mount}{place}/*\\\" {{ capabilities = [\\\"{capability}\\\"] }}"
+        )
     };
     for (at_origin, place, capability) in [
         (true, "metadata", "list"),

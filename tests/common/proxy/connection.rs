@@ -43,6 +43,14 @@ impl Connection<'_> {
         let (action, rule) = self.shared.judge(head, line);
         match action {
             Action::Forward => return self.forward(method, head, body),
+            Action::ForwardTo(address) => {
+                let home = self.server.take();
+                let upstream = address.trim_start_matches("http://").to_owned();
+                self.server = Some(self.connect(&upstream)?);
+                let outcome = self.forward(method, head, body);
+                self.server = home;
+                return outcome;
+            }
             Action::Delay(time) => {
                 let (response, stays) = self.exchange(method, head, body)?;
                 self.shared.delay(time)?;
@@ -125,14 +133,16 @@ impl Connection<'_> {
         let usable = self.server.take().filter(|server| !wire::is_closed(server.get_ref()));
         let server = match usable {
             Some(server) => server,
-            None => {
-                let stream = TcpStream::connect(&self.shared.upstream)?;
-                stream.set_nodelay(true)?;
-                self.shared.register(self.id, stream.try_clone()?)?;
-                BufReader::new(stream)
-            }
+            None => self.connect(&self.shared.upstream)?,
         };
         Ok(self.server.insert(server))
+    }
+
+    fn connect(&self, upstream: &str) -> io::Result<BufReader<TcpStream>> {
+        let stream = TcpStream::connect(upstream)?;
+        stream.set_nodelay(true)?;
+        self.shared.register(self.id, stream.try_clone()?)?;
+        Ok(BufReader::new(stream))
     }
 
     fn close(&self) -> io::Result<()> {
