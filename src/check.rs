@@ -164,6 +164,7 @@ fn logged_in(session: Session, address: &str, health: &Health) -> Result<(bool, 
 fn own_store(store: &InfoStore, scope: &Scope, probe: bool) -> Result<((), String)> {
     if probe {
         store.probe_writing(scope)?;
+        store.probe_locking(scope)?;
     }
     let own = store.own(scope)?;
     let state = match own.index {

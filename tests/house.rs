@@ -40,7 +40,7 @@ const ONLY: [(&str, &[&str]); 15] = [
     ("sync_info", &["transform", "time", "error"]),
     ("transform", &["error", "filter"]),
     ("filter", &["error"]),
-    ("consul", &["http", "scope", "secret", "error"]),
+    ("consul", &["http", "scope", "secret", "time", "error"]),
     ("vault", &["http", "scope", "secret", "error"]),
     ("http", &["scope", "error"]),
     ("secret", &["error"]),

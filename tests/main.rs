@@ -18,6 +18,7 @@ mod fault_table;
 mod faults;
 mod house;
 mod kills;
+mod lock;
 mod logins;
 mod mistakes;
 mod origin;

@@ -1,11 +1,15 @@
-//! The Consul client: KV of one datacenter, one key at a time.
+//! The Consul client: KV of one datacenter, one key at a time or in transactions, and session locks.
 //!
 //! Listings and read-only transactions are never used: Consul filters them by the token's rights without a word,
 //! so that a missing right reads as "no keys" (FACTS.md T3). Reads are consistent ones: a stale read during an
 //! election can be empty. All of Consul's errors are plain text; like Vault's they are classified, not quoted.
 
+mod lock;
+mod session;
+mod transaction;
 mod watch;
 
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,6 +21,8 @@ use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
 use crate::scope::Scope;
 use crate::secret::SecretSource;
 
+pub use lock::{Holding, SessionLock, acquire, probe};
+pub use transaction::{COMMIT_LIMIT, Op, Transaction, Verdict};
 pub use watch::{KeyWatch, Since};
 
 /// The largest value that Consul takes, in bytes (`kv_max_value_size`, FACTS.md section 13).
@@ -39,6 +45,34 @@ pub struct ConsulSettings {
     pub token: Option<SecretSource>,
 }
 
+/// The ACL rule that a request needs.
+#[derive(Clone, Copy)]
+enum Rule<'a> {
+    /// Reading this key, and so all keys beside it.
+    Read(&'a str),
+    /// Writing this key, and so all keys beside it.
+    Write(&'a str),
+    /// Sessions, for the lock that keeps a second writer away.
+    Session,
+    /// Finding a server of a datacenter.
+    Servers,
+}
+
+impl fmt::Display for Rule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, policy) = match self {
+            Rule::Read(key) => (key, "read"),
+            Rule::Write(key) => (key, "write"),
+            Rule::Session => return f.write_str(r#"session_prefix "" { policy = "write" }"#),
+            Rule::Servers => {
+                return f.write_str(r#"node_prefix "" { policy = "read" } service_prefix "" { policy = "read" }"#);
+            }
+        };
+        let prefix = &key[..key.rfind('/').map_or(0, |slash| slash + 1)];
+        write!(f, r#"key_prefix "{prefix}" {{ policy = "{policy}" }}"#)
+    }
+}
+
 /// A key's value and when it last changed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -46,6 +80,8 @@ pub struct Entry {
     pub value: Vec<u8>,
     /// Changes with every change of the key; for check-and-set.
     pub modify_index: u64,
+    /// The session that holds the key as a lock, if one does.
+    pub session: Option<String>,
 }
 
 /// A client of one Consul.
@@ -60,6 +96,7 @@ impl Consul {
         Consul::with_limits(settings, REQUEST_TIMEOUT, MAX_RETRIES)
     }
 
+    /// A client whose requests take `request_timeout` at most, and are sent again so often.
     fn with_limits(settings: ConsulSettings, request_timeout: Duration, max_retries: u32) -> Consul {
         Consul {
             http: Http::new(HttpSettings {
@@ -83,22 +120,24 @@ impl Consul {
     /// # Errors
     /// [`Kind::Denied`], [`Kind::BadToken`], or whatever keeps Consul from answering.
     pub fn get(&self, scope: &Scope, key: &str) -> Result<Option<Entry>> {
-        self.entry(self.send(scope, Method::Get, key, "consistent", None)?)
+        self.entry(key, self.on_key(scope, Method::Get, key, "consistent", None)?)
     }
 
-    fn entry(&self, reply: Reply) -> Result<Option<Entry>> {
+    fn entry(&self, key: &str, reply: Reply) -> Result<Option<Entry>> {
         #[derive(Deserialize)]
         struct Row {
             #[serde(rename = "Value")]
             value: Option<String>,
             #[serde(rename = "ModifyIndex")]
             modify_index: u64,
+            #[serde(rename = "Session")]
+            session: Option<String>,
         }
         // Only Consul sends the header: a proxy's 404 page must not read as an absent key.
         if reply.status == 404 && reply.body.is_empty() && reply.header("x-consul-index").is_some() {
             return Ok(None);
         }
-        let reply = self.done(reply)?;
+        let reply = self.done(reply, Rule::Read(key))?;
         let rows: Vec<Row> = serde_json::from_slice(&reply.body).map_err(|_| self.not_consul())?;
         let row = rows.into_iter().next().ok_or_else(|| self.not_consul())?;
         let value = BASE64_STANDARD
@@ -107,6 +146,7 @@ impl Consul {
         Ok(Some(Entry {
             value,
             modify_index: row.modify_index,
+            session: row.session,
         }))
     }
 
@@ -121,24 +161,24 @@ impl Consul {
         }
     }
 
-    /// Writes `value` if the key's modify index is still `index` (0: if there is no such key); whether it was written.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn put_if(&self, scope: &Scope, key: &str, value: &[u8], index: u64) -> Result<bool> {
-        self.put_query(scope, key, &format!("cas={index}"), value)
-    }
-
     /// Deletes `key`; one that is absent is no error.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     pub fn delete(&self, scope: &Scope, key: &str) -> Result<()> {
-        self.done(self.send(scope, Method::Delete, key, "", None)?).map(drop)
+        let reply = self.on_key(scope, Method::Delete, key, "", None)?;
+        self.done(reply, Rule::Write(key)).map(drop)
     }
 
     fn put_query(&self, scope: &Scope, key: &str, query: &str, value: &[u8]) -> Result<bool> {
-        let reply = self.done(self.send(scope, Method::Put, key, query, Some(value))?)?;
+        let reply = self.done(
+            self.on_key(scope, Method::Put, key, query, Some(value))?,
+            Rule::Write(key),
+        )?;
+        self.truth(&reply)
+    }
+
+    fn truth(&self, reply: &Reply) -> Result<bool> {
         match reply.body.trim_ascii() {
             b"true" => Ok(true),
             b"false" => Ok(false),
@@ -146,8 +186,13 @@ impl Consul {
         }
     }
 
-    fn send(&self, scope: &Scope, method: Method, key: &str, query: &str, body: Option<&[u8]>) -> Result<Reply> {
-        let mut target = format!("/v1/kv/{}?{query}", encode_path(key));
+    fn on_key(&self, scope: &Scope, method: Method, key: &str, query: &str, body: Option<&[u8]>) -> Result<Reply> {
+        self.send(scope, method, &format!("/v1/kv/{}?{query}", encode_path(key)), body)
+    }
+
+    /// Sends a request; `target` has a `?` in it.
+    fn send(&self, scope: &Scope, method: Method, target: &str, body: Option<&[u8]>) -> Result<Reply> {
+        let mut target = target.to_string();
         if let Some(dc) = &self.settings.dc {
             target = format!("{target}&dc={}", encode_path(dc));
         }
@@ -166,14 +211,20 @@ impl Consul {
         )
     }
 
-    fn done(&self, reply: Reply) -> Result<Reply> {
+    /// The reply if it is a success; `rule` is what the ACL token needs for it.
+    fn done(&self, reply: Reply, rule: Rule) -> Result<Reply> {
         if (200..300).contains(&reply.status) {
             return Ok(reply);
         }
-        Err(self.refusal(&reply))
+        Err(self.refusal(&reply, rule))
     }
 
-    fn refusal(&self, reply: &Reply) -> Error {
+    fn denial(&self, rule: Rule) -> String {
+        let address = self.http.address();
+        format!("{address} denies it to the ACL token (`consul.token`); add to its rules: {rule}")
+    }
+
+    fn refusal(&self, reply: &Reply, rule: Rule) -> Error {
         let text = String::from_utf8_lossy(&reply.body);
         let address = self.http.address();
         let dc = self.settings.dc.as_deref().unwrap_or_default();
@@ -182,10 +233,7 @@ impl Consul {
                 Kind::BadToken,
                 format!("{address} does not know the ACL token (`consul.token`): wrong, expired or deleted"),
             ),
-            403 => (
-                Kind::Denied,
-                format!("{address} denies it to the ACL token (`consul.token`)"),
-            ),
+            403 => (Kind::Denied, self.denial(rule)),
             413 => (
                 Kind::Refused,
                 format!("the value is over the {VALUE_LIMIT} bytes that {address} takes; raise `numBuckets`"),

@@ -100,12 +100,12 @@ impl Destination {
         &self.store
     }
 
-    /// Keeps other writers of this role's info away.
+    /// Keeps other writers of this role's info away; `stands_by` is called when that means to wait for one.
     ///
     /// # Errors
     /// [`Kind::Conflict`] if another one holds it until the scope ends.
-    pub fn lock(&self, scope: &Scope) -> Result<Lock> {
-        self.store.lock(scope)
+    pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
+        self.store.lock(scope, stands_by)
     }
 
     /// The destination's data paths as configured; `None` if they are the origin's and only its sync info tells them.

@@ -7,6 +7,7 @@
 mod destination;
 mod execution;
 mod identity;
+mod listing;
 mod origin;
 mod own_info;
 mod plan;

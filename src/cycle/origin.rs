@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 
 use super::identity::{Place, ensure_rights, ensure_still_active};
+use super::listing::{Job, feed};
 use super::report::Tally;
 use super::saver::{self, Saver, Signal, signals};
 use super::workers::{self, Queue};
@@ -41,14 +42,6 @@ struct Previous {
     lost: BTreeSet<usize>,
 }
 
-/// What a worker does.
-enum Job {
-    /// List a folder of the data path of this number.
-    List(usize, String),
-    /// Find out about a path of the data path of this number.
-    Look(usize, String),
-}
-
 impl Origin {
     /// The role; nothing is contacted yet.
     pub fn new(settings: OriginSettings, num_buckets: u16) -> Origin {
@@ -77,12 +70,12 @@ impl Origin {
         &self.store
     }
 
-    /// Keeps other writers of this role's info away.
+    /// Keeps other writers of this role's info away; `stands_by` is called when that means to wait for one.
     ///
     /// # Errors
     /// [`Kind::Conflict`] if another one holds it until the scope ends.
-    pub fn lock(&self, scope: &Scope) -> Result<Lock> {
-        self.store.lock(scope)
+    pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
+        self.store.lock(scope, stands_by)
     }
 
     /// Looks at the server and at what the token may do there, and for how long: see [`Session::keep_token`].
@@ -330,64 +323,6 @@ impl Previous {
             return fail(Kind::Corrupt, why);
         }
         info.get(path)
-    }
-}
-
-/// Listings that are under way while there are still paths to look at: enough that these never run out.
-const LISTINGS_AHEAD: usize = 2;
-/// Paths that are sent before it is seen whether a listing has come in.
-const PATHS_AT_ONCE: usize = 256;
-
-/// What is still to be sent. Paths mostly go before folders, so that what waits stays small.
-struct Pending {
-    folders: Vec<Job>,
-    paths: Vec<Job>,
-    /// Listings that a worker has and has not answered yet.
-    listing: usize,
-}
-
-impl Pending {
-    fn take(&mut self, listed: Vec<Job>) {
-        self.listing -= 1;
-        for job in listed {
-            match job {
-                Job::List(..) => self.folders.push(job),
-                Job::Look(..) => self.paths.push(job),
-            }
-        }
-    }
-
-    fn next(&mut self) -> Vec<Job> {
-        let is_folders_turn = self.paths.is_empty() || self.listing < LISTINGS_AHEAD;
-        if let Some(folder) = self.folders.pop_if(|_| is_folders_turn) {
-            self.listing += 1;
-            return vec![folder];
-        }
-        self.paths.split_off(self.paths.len().saturating_sub(PATHS_AT_ONCE))
-    }
-}
-
-/// Sends the data paths' folders and then whatever is found in them, until no listing is under way any more.
-fn feed(run: &Run, queue: &Queue<Job>, data_paths: &[DataPath], listings: &Receiver<Vec<Job>>) {
-    let root = |(number, data_path): (usize, &DataPath)| Job::List(number, data_path.folder.clone());
-    let mut pending = Pending {
-        folders: data_paths.iter().enumerate().map(root).collect(),
-        paths: Vec::new(),
-        listing: 0,
-    };
-    loop {
-        while let Ok(listed) = listings.try_recv() {
-            pending.take(listed);
-        }
-        let jobs = pending.next();
-        let goes_on = match (jobs.is_empty(), pending.listing) {
-            (false, _) => queue.send_all(jobs),
-            (true, 0) => false,
-            (true, _) => run.scope.receive(listings).map(|listed| pending.take(listed)).is_some(),
-        };
-        if !goes_on {
-            return;
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! slows nor stops another. They tell what happens on one channel, whose one listener decides by level what it means
 //! for the others; when it closes, every thread has ended. Whoever starts a thread joins it.
 
+mod held;
 mod once;
 mod trigger;
 
@@ -17,12 +18,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, never};
 use crate::check::{self, Check};
 use crate::config::StoreSettings;
 use crate::cycle::{Destination, Options, Origin, Report};
-use crate::error::{Error, Level, Result};
+use crate::error::{Error, Kind, Level, Result};
 use crate::http::{self, Http};
 use crate::scope::{Scope, StopHandle};
 use crate::store::{Lock, Watch};
 use crate::sync_info::{Hash, Role};
 use crate::vault::with_tokens_kept;
+use held::Held;
 use trigger::{Gate, Wake, follow};
 
 /// Events that may wait for the listener.
@@ -79,7 +81,9 @@ impl Voice<'_> {
 
 /// What a role does again and again.
 trait Work {
-    fn get_ready(&self, daemon: &Daemon, scope: &Scope) -> Result<Option<Lock>>;
+    fn check(&self, scope: &Scope, may_write: bool) -> Vec<Check>;
+    /// Waits for the lock.
+    fn lock(&self, scope: &Scope) -> Result<Lock>;
     fn cycle(&self, scope: &Scope, options: Options) -> Report;
     fn tick(&self) -> Duration;
 }
@@ -97,7 +101,7 @@ struct Leader<'a> {
     origin: &'a Origin,
     member: Member,
     followers: &'a [Follower<'a>],
-    /// Opened after the first cycle.
+    /// Opened after the first cycle, or when another origin is found at work.
     gate: &'a Gate,
 }
 
@@ -126,8 +130,13 @@ impl<'a> Leader<'a> {
 }
 
 impl Work for Leader<'_> {
-    fn get_ready(&self, daemon: &Daemon, scope: &Scope) -> Result<Option<Lock>> {
-        daemon.ready_origin(self.origin, scope)
+    fn check(&self, scope: &Scope, may_write: bool) -> Vec<Check> {
+        check_origin(self.origin, scope, may_write)
+    }
+
+    /// While this one stands by, it is the other's saves that the destinations follow.
+    fn lock(&self, scope: &Scope) -> Result<Lock> {
+        self.origin.lock(scope, &|| self.gate.open())
     }
 
     /// Wakes the destinations, too: what was saved need not be waited for.
@@ -148,8 +157,12 @@ impl Work for Leader<'_> {
 }
 
 impl Work for Follower<'_> {
-    fn get_ready(&self, daemon: &Daemon, scope: &Scope) -> Result<Option<Lock>> {
-        daemon.ready_destination(self.destination, scope)
+    fn check(&self, scope: &Scope, may_write: bool) -> Vec<Check> {
+        check_destination(self.destination, scope, may_write)
+    }
+
+    fn lock(&self, scope: &Scope) -> Result<Lock> {
+        self.destination.lock(scope, &|| {})
     }
 
     fn cycle(&self, scope: &Scope, options: Options) -> Report {
@@ -204,9 +217,9 @@ impl Daemon {
     /// A role's life: its checks and its lock, then cycle after cycle, until it is stopped or can't go on.
     fn live(&self, work: &dyn Work, voice: &Voice, scope: &Scope, wake: &Wake) {
         let mut options = self.options;
-        let mut lock = None;
+        let mut held = None;
         while scope.done().is_none() {
-            let round = self.round(work, voice, scope, (&mut lock, options));
+            let round = self.round(work, voice, scope, (&mut held, options));
             let left = work.tick().saturating_sub(round.began.elapsed());
             if round.is_fatal {
                 // A change at the origin mends nothing here.
@@ -217,9 +230,11 @@ impl Daemon {
             }
             // Both are meant for what was there at the start.
             (options.allow_mass_delete, options.full) = (false, false);
-            if let Some(cause) = wake.wait(scope, left, round.seen) {
+            let while_held = held.as_ref().map_or_else(|| scope.clone(), |held| held.within(scope));
+            if let Some(cause) = wake.wait(&while_held, left, round.seen) {
                 log::debug!("{}: {cause}", voice.member.who);
             }
+            stand_by_if_lost(work, voice, scope, &mut held);
         }
     }
 
@@ -228,38 +243,39 @@ impl Daemon {
         work: &dyn Work,
         voice: &Voice,
         scope: &Scope,
-        (lock, options): (&mut Option<Option<Lock>>, Options),
+        (held, options): (&mut Option<Held>, Options),
     ) -> Round {
-        if lock.is_none() {
-            let began = Instant::now();
-            match work.get_ready(self, scope) {
-                Ok(held) => *lock = Some(held),
-                Err(error) => {
-                    if scope.done().is_none() {
-                        voice.tell(News::Trouble(error.fatal()));
-                    }
-                    return Round {
-                        began,
-                        seen: None,
-                        is_fatal: true,
-                    };
+        let began = Instant::now();
+        let ready = match held.take() {
+            Some(held) => Ok(held),
+            None => self.get_ready(work.check(scope, self.may_write()), || work.lock(scope)),
+        };
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(error) => {
+                if scope.done().is_none() {
+                    voice.tell(News::Trouble(error.fatal()));
                 }
+                return Round {
+                    began,
+                    seen: None,
+                    is_fatal: true,
+                };
             }
-        }
-        let report = work.cycle(scope, options);
+        };
+        let report = ready.judge(scope, work.cycle(&ready.within(scope), options));
         let round = Round {
             began: report.began,
             seen: report.origin_index,
             is_fatal: report.ended_by == Some(Level::Fatal),
         };
-        if round.is_fatal {
-            *lock = None;
-        }
+        // What is fatal to it lets another one try.
+        *held = Some(ready).filter(|_| !round.is_fatal);
         voice.tell(News::Cycle(Box::new(report)));
         round
     }
 
-    /// For how long a destination lets the origin's first cycle go first: a role that stands by may never have one.
+    /// For how long a destination lets the origin's first cycle go first: an origin that hangs holds no other role up.
     fn until_first_cycle(&self, scope: &Scope) -> Scope {
         let limit = self.origin.as_ref().map(|origin| origin.settings().timeout);
         scope.within(limit.unwrap_or_default())
@@ -277,17 +293,8 @@ impl Daemon {
         }
     }
 
-    fn ready_origin(&self, origin: &Origin, scope: &Scope) -> Result<Option<Lock>> {
-        self.get_ready(check_origin(origin, scope, self.may_write()), || origin.lock(scope))
-    }
-
-    fn ready_destination(&self, destination: &Destination, scope: &Scope) -> Result<Option<Lock>> {
-        let checks = check_destination(destination, scope, self.may_write());
-        self.get_ready(checks, || destination.lock(scope))
-    }
-
     /// Logs the checks and takes the lock; in a dry run, which writes nothing, there is nothing to lock.
-    fn get_ready(&self, checks: Vec<Check>, lock: impl FnOnce() -> Result<Lock>) -> Result<Option<Lock>> {
+    fn get_ready(&self, checks: Vec<Check>, lock: impl FnOnce() -> Result<Lock>) -> Result<Held> {
         for check in checks.iter().filter(|check| check.ok) {
             let who = who(check.role, &check.name);
             log::info!("{who}: {}: {}", check.check, check.message);
@@ -297,8 +304,8 @@ impl Daemon {
         }
         match check::failure(checks) {
             Some(error) => Err(error),
-            None if self.options.dry_run => Ok(None),
-            None => lock().map(Some),
+            None if self.options.dry_run => Ok(Held::new(None)),
+            None => lock().map(|lock| Held::new(Some(lock))),
         }
     }
 
@@ -335,6 +342,28 @@ fn check_destination(destination: &Destination, scope: &Scope, may_write: bool) 
     http::cut_at_end(scope, &destination.clients(), || {
         check::destination(destination, scope, may_write)
     })
+}
+
+/// If the lock was lost, waits for it as long as the scope lasts, and tries again at each tick if it can't be had.
+fn stand_by_if_lost(work: &dyn Work, voice: &Voice, scope: &Scope, held: &mut Option<Held>) {
+    let lost = held.as_ref().and_then(Held::lost);
+    let Some(lost) = lost.filter(|_| scope.done().is_none()) else {
+        return;
+    };
+    let why = format!("{lost}; no cycle runs until it is taken again");
+    voice.trouble(Error::new(Kind::Conflict, why));
+    *held = None;
+    while scope.done().is_none() {
+        match work.lock(scope) {
+            Ok(lock) => {
+                *held = Some(Held::new(Some(lock)));
+                return;
+            }
+            Err(error) if scope.done().is_none() => voice.trouble(error.raised(Level::Cycle)),
+            Err(_) => {}
+        }
+        scope.sleep(work.tick());
+    }
 }
 
 /// Starts a thread, joined with the scope it belongs to; a panic in it is told like any other end.

@@ -60,8 +60,14 @@ impl Daemon {
     fn origin_once(&self, origin: &Origin, scope: &Scope) -> (Report, Option<Found>) {
         let settings = origin.settings();
         let limited = scope.within(settings.timeout);
-        match self.ready_origin(origin, &limited) {
-            Ok(_lock) => with_tokens_kept(scope, &[origin.vault()], || origin.cycle(scope, self.options)),
+        let checks = check_origin(origin, &limited, self.may_write());
+        match self.get_ready(checks, || origin.lock(&limited, &|| {})) {
+            Ok(held) => {
+                let (report, found) = with_tokens_kept(scope, &[origin.vault()], || {
+                    origin.cycle(&held.within(scope), self.options)
+                });
+                (held.judge(scope, report), found)
+            }
             Err(error) => (not_started(Role::Origin, &settings.name, &limited, &error), None),
         }
     }
@@ -69,10 +75,14 @@ impl Daemon {
     fn destination_once(&self, destination: &Destination, scope: &Scope, found: Option<&Found>) -> Report {
         let settings = destination.settings();
         let limited = scope.within(settings.timeout);
-        match self.ready_destination(destination, &limited) {
-            Ok(_lock) => with_tokens_kept(scope, &destination.vaults(), || {
-                destination.cycle(scope, self.options, found)
-            }),
+        let checks = check_destination(destination, &limited, self.may_write());
+        match self.get_ready(checks, || destination.lock(&limited, &|| {})) {
+            Ok(held) => {
+                let report = with_tokens_kept(scope, &destination.vaults(), || {
+                    destination.cycle(&held.within(scope), self.options, found)
+                });
+                held.judge(scope, report)
+            }
             Err(error) => not_started(Role::Destination, &settings.name, &limited, &error),
         }
     }

@@ -1,8 +1,9 @@
-//! Sync info in a store: saved so that readers can trust it, loaded so that nothing untrue is ever believed.
+//! Sync info in a store: loaded so that nothing untrue is ever believed; [`save`] is the other half.
 //!
-//! Saving: `meta`, then only the buckets that differ from what is stored, then the index, last, by check-and-set.
 //! The index is the commit: readers take a bucket only if its bytes hash to what the index says. One's own buckets
 //! are taken as they are, since a cut-off save leaves true ones behind; only what can't be read is lost.
+
+mod save;
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::{Lock, Revision, Store};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
-use crate::sync_info::{Bucket, Hash, Index, Meta, Role, SyncInfo};
+use crate::sync_info::{Bucket, Hash, Index, Meta, Role};
 
 /// How often the other end's info is read again when it is being saved at the same moment.
 const READS: u32 = 8;
@@ -18,8 +19,6 @@ const READS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How often a written key may be gone before it is no coincidence.
 const CHECKS: u32 = 3;
-/// The share of a bucket's limit that a suggested bucket count leaves free, so that it serves for a while.
-const HEADROOM: usize = 2;
 
 /// The sync info of one role in one store.
 pub struct InfoStore {
@@ -83,8 +82,8 @@ impl InfoStore {
     ///
     /// # Errors
     /// [`Kind::Conflict`] if another writer holds it until the scope ends.
-    pub fn lock(&self, scope: &Scope) -> Result<Lock> {
-        self.store.lock(scope, &self.prefix)
+    pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
+        self.store.lock(scope, &self.prefix, stands_by)
     }
 
     /// The store's HTTP client, where there is one.
@@ -122,6 +121,14 @@ impl InfoStore {
             Kind::Corrupt,
             format!("{} does not give back what was written to {key}", self.store.place()),
         )
+    }
+
+    /// Shows that the lock could be taken, as far as rights go.
+    ///
+    /// # Errors
+    /// Whatever the store refuses, naming the right.
+    pub fn probe_locking(&self, scope: &Scope) -> Result<()> {
+        self.store.probe_locking(scope)
     }
 
     /// Reads the index's key, to show that the store allows it.
@@ -195,22 +202,6 @@ impl InfoStore {
             self.store.place()
         );
         fail(Kind::Corrupt, why).map_err(Error::fatal)
-    }
-
-    /// Where no info of vsync's is, no key that will be written may be somebody else's. A first save that was cut off
-    /// has left its `meta`.
-    fn ensure_not_foreign(&self, scope: &Scope, own: &Own, buckets: &[usize]) -> Result<()> {
-        if own.index.is_some() || own.meta.is_some() {
-            return Ok(());
-        }
-        for n in buckets {
-            let name = n.to_string();
-            let found = self.store.get(scope, &self.key(&name))?;
-            if found.is_some_and(|value| Bucket::from_bytes(&value.bytes).is_err()) {
-                return self.foreign(&name);
-            }
-        }
-        Ok(())
     }
 
     /// Reads one's own `meta` and index.
@@ -295,121 +286,6 @@ impl InfoStore {
         })
     }
 
-    /// Saves `info` with `meta`; whether anything had to be written.
-    ///
-    /// Nothing is written if the stored info says the same already. Values over the store's limit are found before
-    /// anything is written.
-    ///
-    /// # Errors
-    /// [`Kind::Conflict`] if another writer saved in between; [`Kind::Refused`] for a bucket over the limit.
-    pub fn save(&self, scope: &Scope, own: &mut Own, info: &SyncInfo, meta: Meta) -> Result<bool> {
-        let mut index = info.reindex();
-        let count = index.len();
-        let old_count = own.stored.len();
-        if old_count != count {
-            own.stored = vec![None; count];
-        }
-        let changed: Vec<usize> = (0..count).filter(|&n| own.stored[n] != index.get(n)).collect();
-        let is_new_index = own.index.as_ref() != Some(&index);
-        let says_else = |own: &Meta| !own.same_rules(&meta) || own.index != meta.index;
-        let is_new_meta = own.meta.as_ref().is_none_or(says_else);
-        if !is_new_index && changed.is_empty() && !is_new_meta {
-            return Ok(false);
-        }
-        self.ensure_fits(info, &changed, &index)?;
-        self.ensure_still_ours(scope, own)?;
-        self.ensure_not_foreign(scope, own, &changed)?;
-        self.store.put(scope, &self.key("meta"), &meta.to_bytes())?;
-        own.meta = Some(meta);
-        for n in changed {
-            let (hash, bytes) = info.snapshot(n)?;
-            self.store.put(scope, &self.key(&n.to_string()), &bytes)?;
-            own.stored[n] = Some(hash);
-            index.set(n, hash);
-        }
-        if own.index.as_ref() != Some(&index) {
-            self.commit(scope, own, index)?;
-        }
-        for n in count..old_count {
-            self.store.delete(scope, &self.key(&n.to_string()))?;
-        }
-        Ok(true)
-    }
-
-    /// Refuses to begin where the index is not the one that was loaded: two writers would overwrite each other.
-    fn ensure_still_ours(&self, scope: &Scope, own: &Own) -> Result<()> {
-        let found = self.store.get(scope, &self.key("index"))?.map(|value| value.revision);
-        if found == own.revision {
-            Ok(())
-        } else {
-            self.lost_race()
-        }
-    }
-
-    fn commit(&self, scope: &Scope, own: &mut Own, index: Index) -> Result<()> {
-        let (key, bytes) = (self.key("index"), index.to_bytes());
-        let written = self.store.put_if(scope, &key, &bytes, own.revision.as_ref())?;
-        // Read back for its revision, and because an answer that got lost makes a write that counted look like a
-        // lost race when it is sent again.
-        match self.store.get(scope, &key)? {
-            Some(value) if value.bytes == bytes => {
-                own.revision = Some(value.revision);
-                own.index = Some(index);
-                Ok(())
-            }
-            _ if written => fail(
-                Kind::Conflict,
-                format!("{key} was changed right after it was saved by another writer"),
-            ),
-            _ => self.lost_race(),
-        }
-    }
-
-    fn lost_race<T>(&self) -> Result<T> {
-        fail(
-            Kind::Conflict,
-            format!(
-                "another writer saved {} since this cycle began; is a second vsync running on this sync path?",
-                self.place()
-            ),
-        )
-    }
-
-    fn ensure_fits(&self, info: &SyncInfo, buckets: &[usize], index: &Index) -> Result<()> {
-        let Some(limit) = self.store.value_limit() else {
-            return Ok(());
-        };
-        let size = index.to_bytes().len();
-        if size > limit {
-            // Brackets, and a comma fewer than there are hashes.
-            let most = (limit - 1) / ((size - 1) / index.len());
-            return fail(
-                Kind::Refused,
-                format!(
-                    "the index of {} buckets would have {size} bytes, over the {limit} that {} takes for one value: set \
-                     numBuckets to at most {most} at the origin and at every destination",
-                    index.len(),
-                    self.store.place(),
-                ),
-            );
-        }
-        for &n in buckets {
-            let size = info.with_bucket(n, Bucket::encoded_len)?;
-            if size > limit {
-                return fail(
-                    Kind::Refused,
-                    format!(
-                        "bucket {n} would have {size} bytes, over the {limit} that {} takes for one value: set numBuckets to {} \
-                         at the origin and at every destination",
-                        self.store.place(),
-                        suggested_count(info, limit)
-                    ),
-                );
-            }
-        }
-        Ok(())
-    }
-
     fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
@@ -436,15 +312,4 @@ impl Snapshot<'_> {
             ),
         }
     }
-}
-
-/// A bucket count under which every bucket would have room to grow.
-fn suggested_count(info: &SyncInfo, limit: usize) -> usize {
-    let total: usize = (0..usize::from(info.count()))
-        .filter_map(|n| info.with_bucket(n, Bucket::encoded_len).ok())
-        .sum();
-    (HEADROOM * total)
-        .div_ceil(limit)
-        .max(usize::from(info.count()) + 1)
-        .min(usize::from(u16::MAX))
 }

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::http::{self, Answer, Request};
@@ -159,6 +161,25 @@ impl Consul {
         self.ok("PUT", &target, Some(value)).text().trim() == "true"
     }
 
+    /// Writes what a transaction would have written, without its checks: as if its writes had come one by one, and no
+    /// more of them than these.
+    #[track_caller]
+    pub fn write(&self, operations: &[(String, String, Vec<u8>)]) {
+        for (verb, key, value) in operations {
+            match verb.as_str() {
+                "set" | "cas" => self.put(key, value),
+                "delete" => self.delete(key),
+                _ => {}
+            }
+        }
+    }
+
+    /// The session that holds a lock, if one does.
+    #[track_caller]
+    pub fn holder(&self, key: &str) -> Option<String> {
+        self.entry(key)?["Session"].as_str().map(str::to_owned)
+    }
+
     /// Creates an ACL policy. Rules are HCL: `key_prefix "a/" { policy = "write" }`.
     #[track_caller]
     pub fn policy(&self, name: &str, rules: &str) {
@@ -174,6 +195,18 @@ impl Consul {
         let answer = self.ok("PUT", "/v1/acl/token", Some(body.as_bytes())).json();
         answer["SecretID"].as_str().expect("a token").to_owned()
     }
+}
+
+/// What a transaction's body holds: verb, key and value of each operation. Nothing if it is none.
+pub fn operations(body: &[u8]) -> Vec<(String, String, Vec<u8>)> {
+    let parsed: Vec<Value> = serde_json::from_slice(body).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let operation = |operation: &Value| {
+        let operation = &operation["KV"];
+        let value = BASE64_STANDARD.decode(text(&operation["Value"])).expect("base64");
+        (text(&operation["Verb"]), text(&operation["Key"]), value)
+    };
+    parsed.iter().map(operation).collect()
 }
 
 /// The shared agent, in memory.

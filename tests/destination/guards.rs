@@ -185,6 +185,7 @@ fn a_long_cycle_that_is_killed_has_saved_what_it_copied() {
     });
     running.kill();
     drop(running);
+    pair.unlock();
     pair.at_destination.close_connections();
     last.release();
 
@@ -221,6 +222,7 @@ fn a_slow_cycle_that_is_killed_has_saved_what_it_copied() {
     });
     running.kill();
     drop(running);
+    pair.unlock();
     pair.at_destination.close_connections();
     held.release();
     same("known", pair.known(), ["a", "b"]);

@@ -146,7 +146,7 @@ impl Scene {
             Moment::DestinationInfoBucket => format!("PUT /v1/kv/{destination_keys}{}", bucket("destination")),
             Moment::DestinationInfoIndex => format!("PUT /v1/kv/{destination_keys}index"),
         };
-        // A save may go in one transaction, which is all its moments at once.
+        // A save goes in one transaction, which is all its moments at once.
         let is_save = moment.is_save();
         let matching = move |found: &str| found.starts_with(&line) || (is_save && found.starts_with("PUT /v1/txn"));
         (self.proxy(moment.server()), matching)
@@ -165,6 +165,11 @@ impl Scene {
     /// As [`Scene::run`], without waiting for its end.
     pub fn start(&self, command: &str, flags: &[&str]) -> Daemon {
         self.vsync.args(Scene::arguments(command, flags)).spawn()
+    }
+
+    /// For after a fault that kept a lock from being given back.
+    pub fn unlock(&self, role: &str) {
+        self.info(role).unlock(role);
     }
 
     fn info(&self, role: &str) -> &Info {
