@@ -8,6 +8,9 @@ use crate::arguments::Store;
 use crate::child::Usage;
 use crate::raw::Took;
 
+/// A sample in which other programs took more of the CPU than this says little.
+pub const MOST_OTHERS: f64 = 0.1;
+
 /// A line of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
@@ -58,6 +61,8 @@ pub struct Sample {
     pub cycle: Duration,
     /// What the whole process took.
     pub usage: Usage,
+    /// The share of the machine's CPU time that other programs took meanwhile, from 0 to 1.
+    pub others: f64,
     /// What the cycle asked.
     pub asked: Asked,
     /// What had to be asked.
@@ -103,11 +108,17 @@ impl Figures {
         self.samples.extend(samples);
     }
 
+    /// The samples of a line that count: those that other programs hardly disturbed, or all if there are none.
     pub fn of(&self, line: Line) -> impl Iterator<Item = &Sample> {
-        self.samples
-            .iter()
-            .filter(move |(of, _)| *of == line)
-            .map(|(_, sample)| sample)
+        let is_quiet = |sample: &Sample| sample.others <= MOST_OTHERS;
+        let has_quiet = self.all(line).any(is_quiet);
+        self.all(line).filter(move |sample| !has_quiet || is_quiet(sample))
+    }
+
+    /// Every sample of a line.
+    pub fn all(&self, line: Line) -> impl Iterator<Item = &Sample> {
+        let of_line = self.samples.iter().filter(move |(of, _)| *of == line);
+        of_line.map(|(_, sample)| sample)
     }
 
     pub fn median(&self, line: Line, figure: impl Fn(&Sample) -> f64) -> f64 {

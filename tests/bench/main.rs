@@ -18,6 +18,7 @@ mod child;
 mod common;
 mod figures;
 mod machine;
+mod others;
 mod quiet;
 mod raw;
 mod round;

@@ -15,6 +15,7 @@ use crate::common::consul;
 use crate::common::vault_server::{self, VaultServer};
 use crate::common::vsync::{Output, Vsync, set, two_vaults, two_vaults_and_consul};
 use crate::figures::{Asked, Line, Sample};
+use crate::others::Others;
 use crate::raw::{self, Step, Took};
 use crate::secrets::{DESTINATION, ORIGIN, Requests, Secrets};
 
@@ -113,9 +114,11 @@ impl<'a> Round<'a> {
             .into_iter()
             .map(|number| vec![requests.metadata(number)]);
         let tasks: Vec<_> = listings.chain(looks).collect();
+        let others = self.others();
         let before = self.send(&tasks);
         let mut sample = self.cycle("origin");
         let after = self.send(&tasks);
+        sample.others = others.share();
         sample.ceiling = Some(mean(before, after));
         sample.least = Asked {
             origin: tasks.len() as u64,
@@ -145,9 +148,11 @@ impl<'a> Round<'a> {
             listings.chain(copies).collect()
         };
         let (first, second) = (tasks(CEILING[0]), tasks(CEILING[1]));
+        let others = self.others();
         let before = self.send(&first);
         let mut sample = self.cycle("destination");
         let after = self.send(&second);
+        sample.others = others.share();
         sample.ceiling = (!numbers.is_empty()).then(|| mean(before, after));
         sample.copied = numbers.len() as u64;
         sample.least = Asked {
@@ -190,6 +195,11 @@ impl<'a> Round<'a> {
         let report = output.report(role);
         output.expect(report["paths"] == self.secrets.0, "it knows every secret");
         report.clone()
+    }
+
+    fn others(&self) -> Others {
+        let vaults = [&self.origin, &self.destination].map(VaultServer::process_id);
+        Others::since_now([&vaults[..], &[consul::shared().process_id()]].concat())
     }
 
     fn at_origin<'b>(&'b self, mount: &'b str) -> Requests<'b> {

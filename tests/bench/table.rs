@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::figures::{Asked, Figures, Line, Spread};
+use crate::figures::{Asked, Figures, Line, MOST_OTHERS, Spread};
 use crate::quiet::Quiet;
 
 /// What is to be reached, from the first issue that asked for it.
@@ -21,10 +21,10 @@ pub fn table(figures: &Figures) -> String {
             figures.workers,
             figures.store.name()
         ),
-        "| cycle | time | ceiling | ratio (least to most) | whole process | its CPU | CPU a secret, and the ceiling's | peak memory \
+        "| cycle | runs | time | ceiling | ratio (least to most) | whole process | its CPU | CPU a secret, and the ceiling's | peak memory \
          | requests: origin, destination, Consul | beyond the least |"
             .to_owned(),
-        "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |".to_owned(),
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |".to_owned(),
     ];
     lines.extend(Line::ALL.into_iter().map(|line| row(figures, line)));
     lines.join("\n") + "\n"
@@ -45,6 +45,7 @@ fn row(figures: &Figures, line: Line) -> String {
     let each = |seconds: f64| seconds * 1e6 / secrets.unwrap_or(1).max(1) as f64;
     let cells = [
         line.name().to_owned(),
+        runs(figures, line),
         time(seconds(&|sample| sample.cycle)),
         figures
             .ratio(line, |sample| Some(sample.ceiling?.wall.as_secs_f64()))
@@ -68,6 +69,17 @@ fn row(figures: &Figures, line: Line) -> String {
         }),
     ];
     format!("| {} |", cells.join(" | "))
+}
+
+/// How many runs count, of how many, and how much other programs disturbed those that do.
+fn runs(figures: &Figures, line: Line) -> String {
+    let (counted, all) = (figures.of(line).count(), figures.all(line).count());
+    let others = figures.of(line).map(|sample| sample.others).fold(0.0, f64::max);
+    match others > MOST_OTHERS {
+        true => format!("{counted} (others took up to {:.0} %)", others * 100.0),
+        false if counted < all => format!("{counted} of {all}"),
+        false => counted.to_string(),
+    }
 }
 
 /// What was asked in the run that asked most, and the least.
@@ -148,7 +160,12 @@ pub fn verdicts(all: &[Figures], quiet: &Quiet) -> String {
         quiet.to_destination,
         quiet.to_origin
     );
-    format!("{}\n\n{reads}", lines.join("\n"))
+    let counted = format!(
+        "Medians. A run in which other programs took more than {:.0} % of the machine's CPU time is left out where there \
+         is another.",
+        MOST_OTHERS * 100.0
+    );
+    format!("{}\n\n{reads}\n\n{counted}", lines.join("\n"))
 }
 
 fn verdict(reached: bool, figure: String) -> String {
