@@ -9,6 +9,7 @@
 mod in_flight;
 mod pace;
 mod resolver;
+mod steady;
 
 use std::io;
 use std::num::NonZeroU32;
@@ -22,13 +23,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::Agent;
 use ureq::http::HeaderMap;
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 
 use crate::error::{Error, Kind, Result};
 use crate::scope::{Done, Scope};
 use in_flight::InFlight;
 use pace::Pace;
 use resolver::KeptAnswers;
+use steady::Steady;
 
 /// How long a connection may take to be opened, and a name to be looked up: neither can be interrupted.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -318,7 +320,8 @@ impl Agents {
                 // As Go's clients do: a proxy from the environment is not meant for this machine itself.
                 config = config.proxy(None);
             }
-            Agent::with_parts(config.build(), DefaultConnector::default(), resolver.clone())
+            let connector = DefaultConnector::default().chain(Steady);
+            Agent::with_parts(config.build(), connector, resolver.clone())
         };
         Agents {
             address: address.into(),
