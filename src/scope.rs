@@ -3,6 +3,8 @@
 //! A process has one root scope; a cycle gets a narrower one. Dropping (or calling) the [`StopHandle`] that
 //! came with a scope stops that scope and everything made from it. Time is monotonic.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
@@ -14,7 +16,23 @@ enum Never {}
 
 /// Stops its scope when dropped.
 pub struct StopHandle {
+    is_stopped: Arc<AtomicBool>,
     _open: Sender<Never>,
+}
+
+impl Drop for StopHandle {
+    fn drop(&mut self) {
+        // Before the channel closes: whoever that wakes sees why.
+        self.is_stopped.store(true, Ordering::Release);
+    }
+}
+
+/// The signal of one handle: the channel is for those who wait, the flag for those who only look, which workers do
+/// several times for every request and at the same moment; to look at a channel is to lock it.
+#[derive(Clone)]
+struct Stop {
+    is_stopped: Arc<AtomicBool>,
+    closed: Receiver<Never>,
 }
 
 impl StopHandle {
@@ -25,7 +43,7 @@ impl StopHandle {
 /// Until when, and under which stop signals, work may go on.
 #[derive(Clone)]
 pub struct Scope {
-    stops: Vec<Receiver<Never>>,
+    stops: Vec<Stop>,
     deadline: Option<Instant>,
 }
 
@@ -50,10 +68,18 @@ impl Scope {
 
     /// A scope that is done when this one is, or when the returned handle is dropped.
     pub fn child(&self) -> (StopHandle, Scope) {
-        let (open, stop) = bounded(0);
+        let (open, closed) = bounded(0);
+        let is_stopped = Arc::new(AtomicBool::new(false));
         let mut child = self.clone();
-        child.stops.push(stop);
-        (StopHandle { _open: open }, child)
+        child.stops.push(Stop {
+            is_stopped: is_stopped.clone(),
+            closed,
+        });
+        let handle = StopHandle {
+            is_stopped,
+            _open: open,
+        };
+        (handle, child)
     }
 
     /// A scope that is done when either of the two is.
@@ -76,9 +102,7 @@ impl Scope {
 
     /// Whether work must end, and why.
     pub fn done(&self) -> Option<Done> {
-        let stopped =
-            |stop: &Receiver<Never>| matches!(stop.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected));
-        if self.stops.iter().any(stopped) {
+        if self.stops.iter().any(|stop| stop.is_stopped.load(Ordering::Acquire)) {
             Some(Done::Stopped)
         } else if self.remaining().is_some_and(|left| left.is_zero()) {
             Some(Done::TimedOut)
@@ -164,7 +188,7 @@ impl Scope {
     fn select(&self) -> Select<'_> {
         let mut select = Select::new();
         for stop in &self.stops {
-            select.recv(stop);
+            select.recv(&stop.closed);
         }
         select
     }

@@ -11,8 +11,6 @@ use crate::engine::DataPath;
 
 /// Listings that are under way while there are still paths to look at: enough that these never run out.
 const LISTINGS_AHEAD: usize = 2;
-/// Paths that are sent before it is seen whether a listing has come in.
-const PATHS_AT_ONCE: usize = 256;
 
 /// What a worker does.
 pub enum Job {
@@ -41,13 +39,12 @@ impl Pending {
         }
     }
 
-    fn next(&mut self) -> Vec<Job> {
+    /// A folder, if it is a folder's turn.
+    fn folder(&mut self) -> Option<Job> {
         let is_folders_turn = self.paths.is_empty() || self.listing < LISTINGS_AHEAD;
-        if let Some(folder) = self.folders.pop_if(|_| is_folders_turn) {
-            self.listing += 1;
-            return vec![folder];
-        }
-        self.paths.split_off(self.paths.len().saturating_sub(PATHS_AT_ONCE))
+        let folder = self.folders.pop_if(|_| is_folders_turn)?;
+        self.listing += 1;
+        Some(folder)
     }
 }
 
@@ -63,11 +60,14 @@ pub fn feed(run: &Run, queue: &Queue<Job>, data_paths: &[DataPath], listings: &R
         while let Ok(listed) = listings.try_recv() {
             pending.take(listed);
         }
-        let jobs = pending.next();
-        let goes_on = match (jobs.is_empty(), pending.listing) {
-            (false, _) => queue.send_all(jobs),
-            (true, 0) => false,
-            (true, _) => run.scope.receive(listings).map(|listed| pending.take(listed)).is_some(),
+        let goes_on = if let Some(folder) = pending.folder() {
+            queue.send_all([folder])
+        } else if !pending.paths.is_empty() {
+            queue.send_some(&mut pending.paths)
+        } else if pending.listing > 0 {
+            run.scope.receive(listings).map(|listed| pending.take(listed)).is_some()
+        } else {
+            false
         };
         if !goes_on {
             return;

@@ -1,6 +1,8 @@
 //! The worker pool: one sender, a bounded queue, and threads that are joined by whoever started them.
 //!
-//! Jobs travel in small batches: handed over one by one, waking a thread costs more than what vsync does with most jobs.
+//! Jobs travel in batches: handed over one by one, waking a thread costs more than what vsync does with most jobs. While
+//! there are many, batches are large, since each one wakes the sender too, and a server that waits for a client's threads
+//! is idle; they get smaller towards the end, so that all workers end at about the same time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -11,7 +13,7 @@ use super::Run;
 use crate::error::{Error, Kind};
 
 /// The most jobs that one worker takes at once.
-const BATCH: usize = 16;
+const BATCH: usize = 64;
 
 /// Where the sender puts jobs.
 pub struct Queue<'a, J> {
@@ -21,19 +23,32 @@ pub struct Queue<'a, J> {
 }
 
 impl<J> Queue<'_, J> {
-    /// Hands out `jobs`, as evenly as few of them allow; `false` if the cycle has ended.
+    /// Hands out all `jobs`; `false` if the cycle has ended.
     pub fn send_all(&self, jobs: impl IntoIterator<Item = J, IntoIter: ExactSizeIterator>) -> bool {
         let mut jobs = jobs.into_iter();
         loop {
-            let size = (jobs.len() / (4 * self.workers)).clamp(1, BATCH);
+            let size = self.batch_of(jobs.len());
             let batch: Vec<J> = jobs.by_ref().take(size).collect();
             if batch.is_empty() {
                 return true;
             }
-            if self.run.check().is_err() || !self.run.scope.send(&self.jobs, batch) {
+            if !self.send(batch) {
                 return false;
             }
         }
+    }
+
+    /// Hands out the last few of `jobs`, more of which may come; `false` if the cycle has ended.
+    pub fn send_some(&self, jobs: &mut Vec<J>) -> bool {
+        self.send(jobs.split_off(jobs.len() - self.batch_of(jobs.len()).min(jobs.len())))
+    }
+
+    fn batch_of(&self, jobs: usize) -> usize {
+        (jobs / (4 * self.workers)).clamp(1, BATCH)
+    }
+
+    fn send(&self, batch: Vec<J>) -> bool {
+        self.run.check().is_ok() && self.run.scope.send(&self.jobs, batch)
     }
 }
 

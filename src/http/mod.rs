@@ -6,12 +6,14 @@
 //! another key, and a token must not travel to a host that nobody configured (FACTS.md T14, section 9).
 //! Errors name the server's address, never a header or a body.
 
+mod connections;
+mod exchange;
 mod in_flight;
 mod pace;
 mod resolver;
-mod steady;
 
 use std::io;
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -21,32 +23,26 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::Agent;
-use ureq::http::HeaderMap;
+use ureq::config::Config;
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::transport::{Connector, DefaultConnector};
 
 use crate::error::{Error, Kind, Result};
 use crate::scope::{Done, Scope};
+use connections::{CONNECT_LIMIT, Connections};
+use exchange::{Failure, Message, exchange};
 use in_flight::InFlight;
 use pace::Pace;
-use resolver::KeptAnswers;
-use steady::Steady;
 
-/// How long a connection may take to be opened, and a name to be looked up: neither can be interrupted.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a write in flight may go on after a stop or a deadline, so that its outcome is known.
 const WRITE_GRACE: Duration = Duration::from_secs(1);
 /// The first pause before a retry; doubled each time, and shortened at random by up to a half.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause that a server's `Retry-After` can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Buffer of one connection for what comes; ureq's own default is 128 KiB.
-const INPUT_BUFFER: usize = 16 * 1024;
-/// Buffer of one connection for what goes. A request's head must fit into it, and names of 16,000 bytes, which raft
-/// takes, are three times as long when encoded.
-const OUTPUT_BUFFER: usize = 64 * 1024;
-/// The longest target; the rest of the buffer is for headers.
-const TARGET_LIMIT: usize = OUTPUT_BUFFER - 4 * 1024;
+/// Buffer of one connection for what comes and for what goes, in bytes; an answer's head must fit into it.
+const BUFFER: usize = 16 * 1024;
+/// The longest target: names of 16,000 bytes, which raft takes, are three times as long when encoded.
+const TARGET_LIMIT: usize = 60 * 1024;
 
 /// What is the same for every request to one server.
 #[derive(Clone, Debug)]
@@ -113,13 +109,13 @@ pub struct Reply {
     pub status: u16,
     /// The whole body.
     pub body: Vec<u8>,
-    headers: HeaderMap,
+    head: Vec<u8>,
 }
 
 impl Reply {
     /// A header's value, if it is there and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
+        exchange::header(&self.head, name)
     }
 
     fn may_pass(&self) -> bool {
@@ -130,8 +126,7 @@ impl Reply {
 /// A client of one server, or for a time of another node of the same cluster; shared by any number of threads.
 pub struct Http {
     settings: HttpSettings,
-    agents: RwLock<Agents>,
-    resolver: KeptAnswers,
+    pools: RwLock<Pools>,
     interrupted: AtomicBool,
     writing: InFlight,
     pace: Option<Pace>,
@@ -139,21 +134,19 @@ pub struct Http {
 }
 
 /// Reads and writes have pools of their own, so that a stop can cut the ones and wait for the others.
-struct Agents {
+struct Pools {
     address: Arc<str>,
-    reads: Agent,
-    writes: Agent,
+    reads: Arc<Connections>,
+    writes: Arc<Connections>,
 }
 
 impl Http {
     /// A client; nothing is sent yet.
     pub fn new(settings: HttpSettings) -> Http {
-        let resolver = KeptAnswers::default();
         Http {
-            agents: RwLock::new(Agents::new(&settings, &settings.address, &resolver)),
+            pools: RwLock::new(Pools::new(&settings, &settings.address)),
             pace: settings.rate_limit.map(Pace::new),
             settings,
-            resolver,
             interrupted: AtomicBool::new(false),
             writing: InFlight::default(),
             sent: AtomicU64::new(0),
@@ -167,14 +160,14 @@ impl Http {
 
     /// The address that requests go to at present.
     pub fn target(&self) -> Arc<str> {
-        Arc::clone(&self.agents().address)
+        Arc::clone(&self.pools().address)
     }
 
     /// Sends all further requests to `address`: to another node of the same cluster, or back to the configured one.
     pub fn lead_to(&self, address: &str) {
         if *self.target() != *address {
-            let fresh = Agents::new(&self.settings, address, &self.resolver);
-            *self.agents.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+            let fresh = Pools::new(&self.settings, address);
+            *self.pools.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
     }
 
@@ -226,10 +219,17 @@ impl Http {
         let writes = matches!(request.method, Method::Put | Method::Post | Method::Delete);
         let _writing = writes.then(|| self.writing.enter());
         scope.check()?;
-        let (agent, address) = self.agent(writes);
+        let (connections, address) = self.connections(writes);
+        let head = head(&address, request)?;
         self.sent.fetch_add(1, Ordering::Relaxed);
-        run(&agent, &address, request, self.limit(scope, writes)).map_err(|error| {
-            self.resolver.forget();
+        let message = Message {
+            head: &head,
+            body: request.body.unwrap_or_default(),
+            limit: request.limit,
+        };
+        let outcome = exchange(&connections, &message, Instant::now() + self.limit(scope, writes));
+        let answer = outcome.map_err(|failure| {
+            connections.forget_addresses();
             match scope.done() {
                 Some(Done::Stopped) => Error::new(Kind::Stopped, "stopped"),
                 // However the cut of a request at the deadline looks from here, the deadline is its cause.
@@ -237,26 +237,31 @@ impl Http {
                     Kind::Timeout,
                     format!("no answer from {address} before the cycle's time limit"),
                 ),
-                None => self.explain(&error, &address, request),
+                None => self.explain(&failure, &address, request),
             }
+        })?;
+        Ok(Reply {
+            status: answer.status,
+            body: answer.body,
+            head: answer.head,
         })
     }
 
     /// Cuts whatever is in flight, writes too. Until [`revive`] every new request fails.
     pub fn cut(&self) {
         self.interrupted.store(true, Ordering::Release);
-        self.agent(false).0.shutdown();
-        self.agent(true).0.shutdown();
+        self.connections(false).0.shut_down();
+        self.connections(true).0.shut_down();
     }
 
-    fn agents(&self) -> RwLockReadGuard<'_, Agents> {
-        self.agents.read().unwrap_or_else(PoisonError::into_inner)
+    fn pools(&self) -> RwLockReadGuard<'_, Pools> {
+        self.pools.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn agent(&self, writes: bool) -> (Agent, Arc<str>) {
-        let agents = self.agents();
-        let agent = if writes { &agents.writes } else { &agents.reads };
-        (agent.clone(), Arc::clone(&agents.address))
+    fn connections(&self, writes: bool) -> (Arc<Connections>, Arc<str>) {
+        let pools = self.pools();
+        let connections = if writes { &pools.writes } else { &pools.reads };
+        (Arc::clone(connections), Arc::clone(&pools.address))
     }
 
     fn limit(&self, scope: &Scope, writes: bool) -> Duration {
@@ -267,7 +272,18 @@ impl Http {
         }
     }
 
-    fn explain(&self, error: &ureq::Error, address: &str, request: &Request) -> Error {
+    fn explain(&self, failure: &Failure, address: &str, request: &Request) -> Error {
+        match failure {
+            Failure::Connection(error) => self.explain_connection(error, address, request),
+            Failure::TooLarge => Error::new(
+                Kind::Protocol,
+                format!("an answer from {address} is larger than {} bytes", request.limit),
+            ),
+            Failure::NotHttp => Error::new(Kind::Protocol, format!("the answer from {address} is not HTTP")),
+        }
+    }
+
+    fn explain_connection(&self, error: &ureq::Error, address: &str, request: &Request) -> Error {
         let unreachable = |why: String| Error::new(Kind::Unreachable, format!("no answer from {address}: {why}"));
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
@@ -289,46 +305,69 @@ impl Http {
             ureq::Error::ConnectionFailed => unreachable("connection failed".to_string()),
             ureq::Error::Rustls(cause) => unreachable(format!("TLS: {cause}")),
             ureq::Error::ConnectProxyFailed(_) => unreachable("the proxy refuses to connect".to_string()),
-            ureq::Error::BodyExceedsLimit(limit) => Error::new(
-                Kind::Protocol,
-                format!("an answer from {address} is larger than {limit} bytes"),
-            ),
-            _ => Error::new(Kind::Protocol, format!("the answer from {address} is not HTTP")),
+            _ => unreachable("a connection can't be made as configured".to_string()),
         }
     }
 }
 
-impl Agents {
-    fn new(settings: &HttpSettings, address: &str, resolver: &KeptAnswers) -> Agents {
-        let agent = || {
-            let mut config = Agent::config_builder()
-                .http_status_as_error(false)
-                .allow_non_standard_methods(true)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .max_idle_connections(settings.connections)
-                .max_idle_connections_per_host(settings.connections)
-                .timeout_connect(Some(CONNECT_LIMIT))
-                .timeout_resolve(Some(CONNECT_LIMIT))
-                .input_buffer_size(INPUT_BUFFER)
-                .output_buffer_size(OUTPUT_BUFFER)
-                .user_agent(concat!("vsync/", env!("CARGO_PKG_VERSION")))
-                .accept("")
-                .accept_encoding("")
-                .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
-            if is_loopback(address) {
-                // As Go's clients do: a proxy from the environment is not meant for this machine itself.
-                config = config.proxy(None);
-            }
-            let connector = DefaultConnector::default().chain(Steady);
-            Agent::with_parts(config.build(), connector, resolver.clone())
-        };
-        Agents {
+impl Pools {
+    fn new(settings: &HttpSettings, address: &str) -> Pools {
+        let connections = || Arc::new(Connections::new(address, config(address), settings.connections));
+        Pools {
             address: address.into(),
-            reads: agent(),
-            writes: agent(),
+            reads: connections(),
+            writes: connections(),
         }
     }
+
+    fn fresh(&self) -> Pools {
+        Pools {
+            address: Arc::clone(&self.address),
+            reads: Arc::new(self.reads.fresh()),
+            writes: Arc::new(self.writes.fresh()),
+        }
+    }
+}
+
+fn config(address: &str) -> Config {
+    let mut config = Agent::config_builder()
+        .input_buffer_size(BUFFER)
+        .output_buffer_size(BUFFER)
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
+    if is_loopback(address) {
+        // As Go's clients do: a proxy from the environment is not meant for this machine itself.
+        config = config.proxy(None);
+    }
+    config.build()
+}
+
+/// Request line and headers.
+fn head(address: &str, request: &Request) -> Result<Vec<u8>> {
+    let refused = |what: String| Error::new(Kind::Refused, format!("{what} holds characters that can't be sent"));
+    if !request.target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(refused("its name".to_string()));
+    }
+    let host = address.split("://").nth(1).unwrap_or_default();
+    let mut head = Vec::with_capacity(request.target.len() + 256);
+    // Nothing that is written to memory fails.
+    let _ = write!(
+        head,
+        "{} {} HTTP/1.1\r\nhost: {host}\r\n",
+        request.method.name(),
+        request.target
+    );
+    head.extend_from_slice(concat!("user-agent: vsync/", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes());
+    for (name, value) in request.headers {
+        if value.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err(refused(format!("the value for the header {name}")));
+        }
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    if request.body.is_some() || matches!(request.method, Method::Put | Method::Post) {
+        let _ = write!(head, "content-length: {}\r\n", request.body.map_or(0, <[u8]>::len));
+    }
+    head.extend_from_slice(b"\r\n");
+    Ok(head)
 }
 
 /// Cuts the requests in flight of all `clients`: reads at once, writes when they have ended or a second has
@@ -336,12 +375,12 @@ impl Agents {
 pub fn interrupt(clients: &[&Http]) {
     for client in clients {
         client.interrupted.store(true, Ordering::Release);
-        client.agent(false).0.shutdown();
+        client.connections(false).0.shut_down();
     }
     let until = Instant::now() + WRITE_GRACE;
     for client in clients {
         client.writing.wait_empty(until);
-        client.agent(true).0.shutdown();
+        client.connections(true).0.shut_down();
     }
 }
 
@@ -349,8 +388,8 @@ pub fn interrupt(clients: &[&Http]) {
 pub fn revive(clients: &[&Http]) {
     for client in clients {
         if client.interrupted.swap(false, Ordering::AcqRel) {
-            let fresh = Agents::new(&client.settings, &client.target(), &client.resolver);
-            *client.agents.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+            let mut pools = client.pools.write().unwrap_or_else(PoisonError::into_inner);
+            *pools = pools.fresh();
         }
     }
 }
@@ -369,33 +408,6 @@ pub fn cut_at_end<T>(scope: &Scope, clients: &[&Http], body: impl FnOnce() -> T)
         // Dropped by a panic too: nobody waits for a body that is no more.
         let _finished = finished;
         body()
-    })
-}
-
-fn run(agent: &Agent, address: &str, request: &Request, limit: Duration) -> std::result::Result<Reply, ureq::Error> {
-    let mut builder = ureq::http::Request::builder()
-        .method(request.method.name())
-        .uri(format!("{address}{}", request.target));
-    for (name, value) in request.headers {
-        builder = builder.header(*name, *value);
-    }
-    let response = match request.body {
-        Some(body) => {
-            let request = agent.configure_request(builder.body(body)?);
-            agent.run(request.timeout_global(Some(limit)).build())?
-        }
-        None => {
-            let request = agent.configure_request(builder.body(())?);
-            agent.run(request.timeout_global(Some(limit)).build())?
-        }
-    };
-    let (parts, mut body) = response.into_parts();
-    let mut bytes = Vec::with_capacity(body.content_length().unwrap_or(0).min(request.limit) as usize);
-    io::Read::read_to_end(&mut body.with_config().limit(request.limit).reader(), &mut bytes)?;
-    Ok(Reply {
-        status: parts.status.as_u16(),
-        body: bytes,
-        headers: parts.headers,
     })
 }
 
@@ -453,15 +465,11 @@ mod tests {
     impl Reply {
         /// An answer that no server gave.
         pub fn new(status: u16, body: Vec<u8>, headers: &[(&'static str, &'static str)]) -> Reply {
-            use ureq::http::HeaderValue;
-            let headers = headers
-                .iter()
-                .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-            Reply {
-                status,
-                body,
-                headers: headers.collect(),
+            let mut head = b"HTTP/1.1\r\n".to_vec();
+            for (name, value) in headers {
+                head.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
             }
+            Reply { status, body, head }
         }
     }
 
@@ -483,9 +491,9 @@ mod tests {
             let pause = pause_before(attempt, None).as_millis();
             assert!((least..=most).contains(&pause), "{attempt}: {pause}");
         }
-        assert!(backoff(u32::MAX, Duration::from_secs(5)) <= Duration::from_secs(5));
         assert_eq!(pause_before(0, Some("2")), Duration::from_secs(2));
         assert_eq!(pause_before(0, Some("86400")), LONGEST_PAUSE);
+        assert!(backoff(u32::MAX, Duration::from_secs(5)) <= Duration::from_secs(5));
     }
 
     #[test]

@@ -1,0 +1,439 @@
+//! One request and its answer, as HTTP/1.1 has them on the wire (RFC 9112).
+//!
+//! As little of it as Vault and Consul need, and strictly: an answer whose end can't be told for certain is no answer,
+//! since a connection on which two parties disagree about that gives one secret's answer to another's request.
+
+use std::io;
+use std::time::Instant;
+
+use ureq::Error;
+
+use super::connections::{Connection, Connections};
+
+/// More headers than any server sends.
+const MOST_HEADERS: usize = 96;
+/// The longest line that says how long a chunk is, or that follows the last one, in bytes.
+const LINE_LIMIT: usize = 4096;
+/// Interim answers (1xx) that are passed over.
+const MOST_INTERIM: usize = 8;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection failed.
+    Connection(Error),
+    /// The answer is larger than the limit.
+    TooLarge,
+    /// What came is not HTTP, or its end can't be told.
+    NotHttp,
+}
+
+/// A request in the form in which it is sent.
+pub(super) struct Message<'a> {
+    /// Request line and headers, with the empty line.
+    pub head: &'a [u8],
+    pub body: &'a [u8],
+    /// The largest body of an answer that is read, in bytes.
+    pub limit: u64,
+}
+
+/// An answer as it came.
+pub(super) struct Answer {
+    pub status: u16,
+    pub head: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+/// Sends a request on a connection of `connections`, and reads the whole answer before `until`.
+pub(super) fn exchange(connections: &Connections, message: &Message, until: Instant) -> Result<Answer, Failure> {
+    let mut connection = connections.take(until)?;
+    connection.send(&[message.head, message.body], until)?;
+    let mut reader = Reader {
+        connection: &mut connection,
+        until,
+    };
+    let (head, bytes) = reader.head()?;
+    let mut body = Vec::new();
+    reader.body(head.framing, message.limit, &mut body)?;
+    if head.stays_open && connection.received().is_empty() {
+        connections.give_back(connection);
+    }
+    Ok(Answer {
+        status: head.status,
+        head: bytes,
+        body,
+    })
+}
+
+/// The value of a header in an answer's head, if it is there and is text.
+pub(super) fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut lines = head.split(|byte| *byte == b'\n').skip(1);
+    let value = lines.find_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let is_it = line[..colon].eq_ignore_ascii_case(name.as_bytes());
+        is_it.then(|| &line[colon + 1..])
+    });
+    std::str::from_utf8(value?).ok().map(str::trim)
+}
+
+/// What an answer's head says.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    framing: Framing,
+    stays_open: bool,
+    length: usize,
+}
+
+/// Where an answer's body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Length(u64),
+    Chunked,
+    Close,
+}
+
+/// `None` while it is not whole.
+fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Failure> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let length = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(Failure::NotHttp),
+    };
+    let (Some(status), Some(version)) = (response.code, response.version) else {
+        return Err(Failure::NotHttp);
+    };
+    let mut lengths = values(response.headers, "content-length");
+    let mut codings = values(response.headers, "transfer-encoding");
+    let framing = match (lengths.next(), codings.next()) {
+        _ if status < 200 || status == 204 || status == 304 => Framing::Length(0),
+        (None, None) => Framing::Close,
+        (Some(length), None) if lengths.all(|other| other == length) => Framing::Length(parse_length(length)?),
+        (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none() => Framing::Chunked,
+        // Two ends, or a coding that is not known: the next answer might begin anywhere.
+        _ => return Err(Failure::NotHttp),
+    };
+    let closes = values(response.headers, "connection").any(|value| {
+        let mut words = value.split(|byte| *byte == b',');
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
+    });
+    Ok(Some(Head {
+        status,
+        framing,
+        stays_open: version == 1 && !closes && framing != Framing::Close,
+        length,
+    }))
+}
+
+fn values<'a>(headers: &'a [httparse::Header<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let named = headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name));
+    named.map(|header| header.value.trim_ascii())
+}
+
+fn parse_length(digits: &[u8]) -> Result<u64, Failure> {
+    // A sign, which `parse` takes, is not allowed here.
+    let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits);
+    digits
+        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+        .ok_or(Failure::NotHttp)
+}
+
+struct Reader<'a> {
+    connection: &'a mut Connection,
+    until: Instant,
+}
+
+impl Reader<'_> {
+    /// The head of the answer, interim ones passed over, and its bytes.
+    fn head(&mut self) -> Result<(Head, Vec<u8>), Failure> {
+        for _ in 0..=MOST_INTERIM {
+            let head = loop {
+                let received = self.connection.received();
+                if !received.is_empty()
+                    && let Some(head) = parse_head(received)?
+                {
+                    break head;
+                }
+                self.more()?;
+            };
+            let bytes = self.connection.received()[..head.length].to_vec();
+            self.connection.consume(head.length);
+            if head.status >= 200 {
+                return Ok((head, bytes));
+            }
+        }
+        Err(Failure::NotHttp)
+    }
+
+    fn body(&mut self, framing: Framing, limit: u64, body: &mut Vec<u8>) -> Result<(), Failure> {
+        match framing {
+            Framing::Length(length) if length > limit => Err(Failure::TooLarge),
+            Framing::Length(length) => {
+                body.reserve_exact(usize::try_from(length).map_err(|_| Failure::TooLarge)?);
+                self.take(length, body)
+            }
+            Framing::Chunked => self.chunks(limit, body),
+            Framing::Close => self.until_closed(limit, body),
+        }
+    }
+
+    fn take(&mut self, mut amount: u64, body: &mut Vec<u8>) -> Result<(), Failure> {
+        while amount > 0 {
+            let received = self.connection.received();
+            let taken = usize::try_from(amount).map_or(received.len(), |amount| amount.min(received.len()));
+            body.extend_from_slice(&received[..taken]);
+            self.connection.consume(taken);
+            amount -= taken as u64;
+            if amount > 0 {
+                self.more()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn chunks(&mut self, limit: u64, body: &mut Vec<u8>) -> Result<(), Failure> {
+        loop {
+            let line = self.line()?;
+            let size = match httparse::parse_chunk_size(&line) {
+                // It also takes a line without any digit, for 0.
+                Ok(httparse::Status::Complete((_, size))) if line[0].is_ascii_hexdigit() => size,
+                _ => return Err(Failure::NotHttp),
+            };
+            if size == 0 {
+                break;
+            }
+            if size > limit - body.len() as u64 {
+                return Err(Failure::TooLarge);
+            }
+            self.take(size, body)?;
+            if self.line()? != b"\r\n" {
+                return Err(Failure::NotHttp);
+            }
+        }
+        for _ in 0..MOST_HEADERS {
+            if self.line()? == b"\r\n" {
+                return Ok(());
+            }
+        }
+        Err(Failure::NotHttp)
+    }
+
+    fn until_closed(&mut self, limit: u64, body: &mut Vec<u8>) -> Result<(), Failure> {
+        loop {
+            let received = self.connection.received();
+            if received.len() as u64 > limit - body.len() as u64 {
+                return Err(Failure::TooLarge);
+            }
+            body.extend_from_slice(received);
+            let amount = received.len();
+            self.connection.consume(amount);
+            if !self.connection.receive(self.until)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next line, with its end; a bare line feed is no end.
+    fn line(&mut self) -> Result<Vec<u8>, Failure> {
+        loop {
+            let received = self.connection.received();
+            if let Some(end) = received.windows(2).position(|two| two == b"\r\n") {
+                let line = received[..end + 2].to_vec();
+                self.connection.consume(line.len());
+                return Ok(line);
+            }
+            if received.len() > LINE_LIMIT {
+                return Err(Failure::NotHttp);
+            }
+            self.more()?;
+        }
+    }
+
+    /// Waits until more has come, which must be there: the answer isn't whole.
+    fn more(&mut self) -> Result<(), Failure> {
+        let before = self.connection.received().len();
+        match self.connection.receive(self.until)? {
+            true => Ok(()),
+            // A buffer that is full takes no more: a head larger than that is no Vault's.
+            false if before >= super::BUFFER => Err(Failure::NotHttp),
+            false => Err(Error::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed")).into()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Connection(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: u64 = 100;
+
+    /// The answer to a request on a scripted connection, and whether the connection is kept.
+    fn answer(pieces: impl IntoIterator<Item = Vec<u8>>) -> (Result<Answer, Failure>, bool) {
+        let connections = Connections::scripted(pieces);
+        let message = Message {
+            head: b"GET / HTTP/1.1\r\n\r\n",
+            body: b"",
+            limit: LIMIT,
+        };
+        let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60));
+        (answer, connections.kept() == 1)
+    }
+
+    fn body(text: &str) -> (Result<String, String>, bool) {
+        let (answer, kept) = answer([text.as_bytes().to_vec()]);
+        let body = answer.map(|answer| String::from_utf8(answer.body).unwrap());
+        (body.map_err(|failure| format!("{failure:?}")), kept)
+    }
+
+    #[test]
+    fn an_answer_ends_where_its_head_says() {
+        for (text, expected, kept) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok", true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "", true),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok",
+                "ok",
+                true,
+            ),
+            ("HTTP/1.1 204 No Content\r\n\r\n", "", true),
+            ("HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n", "", true),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                "ok",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n1\r\no\r\n1;x=y\r\nk\r\n0\r\n\r\n",
+                "ok",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nsum: 1\r\n\r\n",
+                "ok",
+                true,
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\nok", "ok", false),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok", false),
+            (
+                "HTTP/1.1 200 OK\r\nconnection: x, Close\r\ncontent-length: 2\r\n\r\nok",
+                "ok",
+                false,
+            ),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1", "ok", false),
+        ] {
+            assert_eq!(body(text), (Ok(expected.to_string()), kept), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_whose_end_is_in_doubt_is_none() {
+        let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(super::super::BUFFER));
+        let line = "x".repeat(2 * LINE_LIMIT);
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        for (text, why) in [
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok!",
+                "NotHttp",
+            ),
+            ("HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\nok", "NotHttp"),
+            ("HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\n", "NotHttp"),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+                "NotHttp",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+                "NotHttp",
+            ),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no", "UnexpectedEof"),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 101\r\n\r\nx", "TooLarge"),
+            (&format!("{chunked}65\r\nx"), "TooLarge"),
+            (&format!("{chunked}ffffffffffffffff\r\nx"), "TooLarge"),
+            (&format!("{chunked}fffffffffffffffff\r\nx"), "NotHttp"),
+            (&format!("{chunked}\r\nok"), "NotHttp"),
+            (&format!("{chunked}2\r\nokk\r\n0\r\n\r\n"), "NotHttp"),
+            (&format!("{chunked}2\r\nok\r\n"), "UnexpectedEof"),
+            (&format!("{chunked}2\r\nok\r\n0\r\n"), "UnexpectedEof"),
+            (&format!("{chunked}2;{line}"), "NotHttp"),
+            (
+                &format!("{chunked}0\r\n{}", "a: b\r\n".repeat(MOST_HEADERS + 1)),
+                "NotHttp",
+            ),
+            (&"HTTP/1.1 100 Continue\r\n\r\n".repeat(MOST_INTERIM + 2), "NotHttp"),
+            (&format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(101)), "TooLarge"),
+            (&long, "NotHttp"),
+            ("SSH-2.0-OpenSSH_9.2\r\n", "NotHttp"),
+            ("HTTP/2 200\r\n\r\n", "NotHttp"),
+            ("HTTP/1.1 200 OK\r\n", "UnexpectedEof"),
+            ("", "UnexpectedEof"),
+        ] {
+            let (body, kept) = body(text);
+            let failure = body.expect_err(text);
+            assert!(failure.contains(why), "{text:?}: {failure}");
+            assert!(!kept, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn headers_are_found_by_name() {
+        let head = b"HTTP/1.1 200 date: no\r\nDate:  Sun, 22 Nov 2026 00:00:00 GMT \r\nx-y:\r\nbad: \xff\r\n\r\n";
+        assert_eq!(header(head, "date"), Some("Sun, 22 Nov 2026 00:00:00 GMT"));
+        assert_eq!(header(head, "X-Y"), Some(""));
+        assert_eq!(header(head, "bad"), None);
+        assert_eq!(header(head, "x"), None);
+    }
+
+    proptest! {
+        /// However an answer is cut into packets, it is read as the same; and whatever comes, nothing panics.
+        #[test]
+        fn packets_make_no_difference(
+            content in "[a-z]{0,60}",
+            chunk in 1_usize..20,
+            is_chunked in any::<bool>(),
+            cuts in proptest::collection::vec(1_usize..40, 0..30),
+        ) {
+            let mut text = "HTTP/1.1 200 OK\r\n".to_string();
+            if is_chunked {
+                text += "transfer-encoding: chunked\r\n\r\n";
+                for chunk in content.as_bytes().chunks(chunk) {
+                    text += &format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk));
+                }
+                text += "0\r\n\r\n";
+            } else {
+                text += &format!("content-length: {}\r\n\r\n{content}", content.len());
+            }
+            let mut rest = text.into_bytes();
+            let mut pieces = Vec::new();
+            for cut in cuts {
+                let tail = rest.split_off(cut.min(rest.len()));
+                pieces.push(std::mem::replace(&mut rest, tail));
+            }
+            pieces.push(rest);
+            pieces.retain(|piece| !piece.is_empty());
+            let (answer, kept) = answer(pieces);
+            prop_assert_eq!(answer.unwrap().body, content.into_bytes());
+            prop_assert!(kept);
+        }
+
+        #[test]
+        fn noise_is_no_answer_and_no_panic(noise in "(HTTP/1.1 200 OK\r\n|transfer-encoding: chunked\r\n|content-length: 3\r\n|\r\n|[0-9a-f]{1,3}|\\PC{0,5}){0,12}") {
+            if let (Ok(answer), _) = answer([noise.into_bytes()]) {
+                prop_assert!(answer.body.len() as u64 <= LIMIT);
+            }
+        }
+    }
+}
