@@ -23,6 +23,8 @@ pub mod daemon;
 pub mod engine;
 pub mod error;
 pub mod filter;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod http;
 pub mod logger;
 pub mod scope;
@@ -36,7 +38,7 @@ pub mod vault;
 use cli::{Command, Invocation, Output};
 use config::Settings;
 use cycle::{Destination, Options, Origin};
-use daemon::Daemon;
+use daemon::{Daemon, Notify, Systemd};
 use scope::Scope;
 
 /// Runs a command until it is done or `scope` is stopped; the exit code.
@@ -62,6 +64,8 @@ pub fn run(invocation: &Invocation, settings: Settings, scope: &Scope) -> u8 {
             prune: invocation.prune,
             repeats: !invocation.once,
         },
+        notify: Notify::new(settings.notify),
+        systemd: Systemd::new(settings.service),
         json: invocation.output == Output::Json,
     };
     match invocation.command {

@@ -22,11 +22,12 @@ const LAYERS: [&[&str]; 10] = [
     &["cli", "config", "logger"],
     &["sync_info", "transform", "filter"],
     &["vault", "consul"],
-    &["http", "secret", "time", "scope", "error"],
+    // `fuzz` is for the tests that stand beside the code.
+    &["fuzz", "http", "secret", "time", "scope", "error"],
 ];
 
 /// What a module uses of its own layer, or of none but these although they lie below.
-const ONLY: [(&str, &[&str]); 15] = [
+const ONLY: [(&str, &[&str]); 16] = [
     // The map, and `run`, which puts the parts together.
     ("lib", &["cli", "config", "cycle", "daemon", "scope"]),
     // Settings hold what the layers below need; they are never handed down whole.
@@ -44,6 +45,7 @@ const ONLY: [(&str, &[&str]); 15] = [
     ("vault", &["http", "scope", "secret", "error"]),
     ("http", &["scope", "error"]),
     ("secret", &["error"]),
+    ("fuzz", &["error"]),
     ("scope", &["error"]),
     ("error", &[]),
 ];

@@ -12,7 +12,8 @@ use super::keys::{Place, row};
 use super::kind::Typed;
 use super::layers::{Mistakes, Values};
 use super::settings::{
-    DestinationSettings, LogFormat, LogSettings, MaxDeletes, OriginSettings, Settings, StoreSettings,
+    DestinationSettings, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings, ServiceSettings, Settings,
+    StoreSettings,
 };
 use crate::consul::ConsulSettings;
 use crate::error::{Error, Kind, Result};
@@ -47,6 +48,8 @@ pub fn build(values: &Values, needs: Needs, note: &str) -> Result<Settings> {
         name: text(values, Place::Top, "name"),
         num_buckets: u16::try_from(whole(values, Place::Top, "numBuckets")).map_err(|_| unusable())?,
         log,
+        notify: notify(values),
+        service: ServiceSettings::default(),
         origin: origin.ok_or_else(unusable)?,
         destinations: destinations.ok_or_else(unusable)?,
     })
@@ -100,6 +103,18 @@ fn own_or_top(values: &Values, place: Place, key: &'static str) -> Place {
         place
     } else {
         Place::Top
+    }
+}
+
+fn notify(values: &Values) -> NotifySettings {
+    let webhook = match values.given(Place::Top, "notify.webhook") {
+        Some(Typed::Webhook(webhook)) => Some(webhook.clone()),
+        _ => None,
+    };
+    NotifySettings {
+        command: list(values, Place::Top, "notify.command").unwrap_or_default(),
+        withheld: Vec::new(),
+        webhook,
     }
 }
 

@@ -130,6 +130,8 @@ pub const KEYS: &[Key] = &[
     top("maxDeletes", Kind::MaxDeletes, "50%", "hold all deletes of a cycle back above this share, or above this number"),
     top("log.level", LEVELS, "info", "the least important log lines that are shown"),
     top("log.type", Kind::Choice(&["console", "json"]), "console", "the form of a log line"),
+    top("notify.command", Kind::Command, "", "a program and its arguments, run without a shell; gets the report of a fatal error on its stdin"),
+    top("notify.webhook", Kind::Webhook, "", "the report of a fatal error is posted to this URL"),
 
     end("name", Kind::Name, "", "label (without it: origin, destination); destinations need distinct names"),
     end("vault.address", Kind::Address, "", "http(s)://host:port of the Vault"),
@@ -378,7 +380,7 @@ The config file is JSON: the file of --config, else ./vsync.json, else /etc/vsyn
 names below are nested objects. Destinations are a list `destinations` (destinations.0.tick is
 VSYNC_DESTINATIONS_0_TICK) or a single object `destination` (destination.tick, VSYNC_DESTINATION_TICK).
 Keys that hold a secret are not taken as flags. As a flag or in the environment a list is separated by
-commas or is a JSON array; `transforms` is always a JSON array.
+commas or is a JSON array; `transforms` and `notify.command` are always JSON arrays.
 
 Exactly one way to log in is given for each end: vault.token, vault.tokenFile or vault.approle. VAULT_TOKEN
 and ~/.vault-token never apply by themselves. Exactly one of consul and file keeps an end's sync info.

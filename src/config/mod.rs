@@ -14,11 +14,16 @@ pub mod nearest;
 mod settings;
 mod text;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Kind, Result, fail};
 
-pub use settings::{DestinationSettings, LogFormat, LogSettings, MaxDeletes, OriginSettings, Settings, StoreSettings};
+pub use settings::{
+    DestinationSettings, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings, ServiceSettings, Settings,
+    StoreSettings, Webhook,
+};
 
 /// What a command needs of a config; nothing else is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +51,31 @@ pub fn environment() -> Result<Vec<(String, String)>> {
     // The order of messages should not depend on the shell.
     variables.sort();
     Ok(variables)
+}
+
+/// The service manager that started this process, if one did and listens.
+pub fn service() -> ServiceSettings {
+    let text = |name| std::env::var(name).ok();
+    let socket = std::env::var_os("NOTIFY_SOCKET");
+    let for_whom = text("WATCHDOG_PID");
+    service_of(
+        socket,
+        text("WATCHDOG_USEC").as_deref(),
+        for_whom.as_deref(),
+        std::process::id(),
+    )
+}
+
+/// The variables are inherited: a watchdog that is meant for another process is none of ours.
+fn service_of(socket: Option<OsString>, usec: Option<&str>, for_whom: Option<&str>, own: u32) -> ServiceSettings {
+    let is_ours = for_whom.is_none_or(|pid| pid.parse() == Ok(own));
+    let watchdog = usec
+        .and_then(|usec| usec.parse().ok())
+        .filter(|usec| *usec > 0 && is_ours);
+    ServiceSettings {
+        socket: socket.filter(|name| !name.is_empty()),
+        watchdog: watchdog.map(Duration::from_micros),
+    }
 }
 
 /// Reads the config and gives the settings together with warnings for the log.
@@ -80,7 +110,12 @@ fn load_found(
         }
         None => format!("; no config file was found at {}", file::PLACES.join(" or ")),
     };
-    layers.lay_environment(environment);
+    let mut withheld = Vec::new();
+    layers.lay_environment(environment.into_iter().inspect(|(name, _)| {
+        if name.starts_with("VSYNC_") {
+            withheld.push(name.clone());
+        }
+    }));
     layers.lay_flags(flags);
     let (values, mut warnings) = layers.end()?;
     if let (Some(path), Some(key)) = (exposed, values.file_secret()) {
@@ -89,7 +124,9 @@ fn load_found(
             "{path}: holds a secret ({key}) and is open to other users, chmod 600 it"
         ));
     }
-    Ok((build::build(&values, needs, &note)?, warnings))
+    let mut settings = build::build(&values, needs, &note)?;
+    settings.notify.withheld = withheld;
+    Ok((settings, warnings))
 }
 
 #[cfg(test)]
@@ -102,6 +139,7 @@ mod tests {
 
     use super::keys::{KEYS, Place, Section};
     use super::*;
+    use crate::fuzz::{flaw, mutated, mutated_text};
     use crate::secret::SecretSource;
     use crate::vault::Login;
 
@@ -188,9 +226,13 @@ mod tests {
             name,
             num_buckets,
             log,
+            notify,
+            service,
             origin,
             destinations,
         } = settings(complete(), &[], &[]);
+        assert!(notify.command.is_empty() && notify.webhook.is_none() && notify.withheld.is_empty());
+        assert_eq!(service, ServiceSettings::default());
         assert_eq!(
             (name, num_buckets, log.level, log.format),
             (None, 20, log::LevelFilter::Info, LogFormat::Console)
@@ -236,6 +278,10 @@ mod tests {
             ("/ignoreDeletes", json!(true)),
             ("/maxDeletes", json!(7)),
             ("/log", json!({"level": "debug", "type": "json"})),
+            (
+                "/notify",
+                json!({"command": ["/usr/bin/tell", "a, b", ""], "webhook": "https://hooks/T0/B0"}),
+            ),
             ("/origin/name", json!("main")),
             ("/origin/vault/namespace", json!("/team/a/")),
             ("/origin/vault/requestTimeout", json!("10s")),
@@ -269,9 +315,17 @@ mod tests {
             name,
             num_buckets,
             log,
+            notify,
+            service: _,
             origin,
             destinations,
         } = settings(config, &[], &[]);
+        assert_eq!(notify.command, ["/usr/bin/tell", "a, b", ""]);
+        let webhook = notify.webhook.unwrap();
+        assert_eq!(
+            (webhook.address.as_str(), webhook.target.reveal()),
+            ("https://hooks", "/T0/B0")
+        );
         assert_eq!((name.as_deref(), num_buckets), (Some("eu"), 19));
         assert_eq!((log.level, log.format), (log::LevelFilter::Debug, LogFormat::Json));
         let vault = origin.vault;
@@ -308,6 +362,32 @@ mod tests {
         };
         assert_eq!((approle.path.as_str(), approle.role_id.as_str()), ("r", "i"));
         assert!(matches!(&approle.secret_id, Some(SecretSource::File(path)) if path == Path::new("/s")));
+    }
+
+    #[test]
+    fn a_service_manager_is_found_and_a_watchdog_only_if_it_is_ours() {
+        let socket = || Some(OsString::from("/run/notify"));
+        for (usec, for_whom, watchdog) in [
+            (Some("30000000"), None, Some(Duration::from_secs(30))),
+            (Some("30000000"), Some("7"), Some(Duration::from_secs(30))),
+            (Some("30000000"), Some("8"), None),
+            (Some("30000000"), Some("x"), None),
+            (Some("0"), None, None),
+            (Some("-1"), None, None),
+            (Some(""), None, None),
+            (None, Some("7"), None),
+        ] {
+            let found = service_of(socket(), usec, for_whom, 7);
+            assert_eq!(
+                (found.socket, found.watchdog),
+                (socket(), watchdog),
+                "{usec:?} {for_whom:?}"
+            );
+        }
+        assert_eq!(
+            service_of(Some(OsString::new()), None, None, 7),
+            ServiceSettings::default()
+        );
     }
 
     #[test]
@@ -361,6 +441,13 @@ mod tests {
         let (settings, warnings) = load_found(Needs::Destinations, None, environment, &[]).unwrap();
         assert_eq!(warnings, ["VSYNC_SERVICE_HOST: unknown variable, ignored"]);
         assert!(matches!(settings.origin.vault.login, Login::AppRole(_)));
+        let withheld = &settings.notify.withheld;
+        assert!(
+            withheld
+                .iter()
+                .any(|name| name == "VSYNC_ORIGIN_VAULT_APPROLE_SECRET_ID")
+        );
+        assert!(withheld.iter().all(|name| name.starts_with("VSYNC_")));
         assert!(matches!(&settings.destinations[0].vault.login, Login::TokenFile(_)));
     }
 
@@ -833,11 +920,12 @@ mod tests {
             .iter()
             .filter(|key| key.kind.is_secret() && !key.name.contains("approle"))
         {
-            set(
-                &mut config,
-                &format!("/origin/{}", key.name.replace('.', "/")),
-                json!(MARK),
-            );
+            let (start, value) = match key.section {
+                Section::Top => ("/", format!("https://hook/{MARK}")),
+                _ => ("/origin/", MARK.to_owned()),
+            };
+            let pointer = format!("{start}{}", key.name.replace('.', "/"));
+            set(&mut config, &pointer, json!(value));
         }
         let approle = json!({"address": "http://b", "approle": {"role_id": "a", "secret_id": MARK}});
         set(&mut config, "/destination/vault", approle);
@@ -868,7 +956,31 @@ mod tests {
         })
     }
 
+    const FILES: &[&str] = &[
+        r#"{"name":"n","numBuckets":20,"maxDeletes":"50%","log":{"level":"info","type":"json"},"notify":{"command":["a"],
+        "webhook":"https://h/SECRET"},"origin":{"vault":{"address":"http://a:1","token":"SECRET","maxRetries":2},
+        "file":{"path":"f"},"mounts":["s/"],"include":["^a"],"tick":"1m"},"destinations":[{"name":"d","vault":
+        {"address":"http://b:1","approle":{"role_id":"r","secret_id":"SECRET"}},"consul":{"address":"c:1"},
+        "transforms":[{"name":"t","from":"(?P<a>x)","to":"a/b"}]}]}"#,
+    ];
+
     proptest! {
+        #[test]
+        fn a_damaged_file_or_variable_is_refused_without_quoting_it(
+            bytes in mutated(FILES),
+            name in mutated_text(&["VSYNC_NUMBUCKETS", "VSYNC_ORIGIN_VAULT_TOKEN", "VSYNC_DESTINATIONS_0_TRANSFORMS"]),
+            text in mutated_text(&["SECRET", "20", "[\"SECRET\"]", r#"[{"name":"SECRET","from":"SECRET(","to":"SECRET"}]"#]),
+        ) {
+            match json::parse(&bytes) {
+                Ok(value) => {
+                    let loaded = load_found(Needs::Held, file(value), [(name, text)], &[]);
+                    let flaw = loaded.err().and_then(|error| flaw(&error, "SECRET"));
+                    prop_assert_eq!(flaw, None);
+                }
+                Err(message) => prop_assert!(message.len() < 1000 && !message.contains("SECRET"), "{}", message),
+            }
+        }
+
         #[test]
         fn nothing_makes_it_panic(value in any_json(), text in ".{0,40}") {
             for place in [Place::Top, Place::Origin, Place::Destination(None), Place::Destination(Some(0))] {

@@ -1,10 +1,12 @@
 //! Validated settings: what the rest of the program sees of the configuration.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::consul::ConsulSettings;
 use crate::filter::Filter;
+use crate::secret::SecretString;
 use crate::transform::Transforms;
 use crate::vault::VaultSettings;
 
@@ -17,6 +19,10 @@ pub struct Settings {
     pub num_buckets: u16,
     /// What is logged, and how.
     pub log: LogSettings,
+    /// Who is told of a fatal error.
+    pub notify: NotifySettings,
+    /// The service manager that started the process; not configured, but found in the environment.
+    pub service: ServiceSettings,
     /// The origin.
     pub origin: OriginSettings,
     /// The destinations; may be empty.
@@ -30,6 +36,35 @@ pub struct LogSettings {
     pub level: log::LevelFilter,
     /// The form of a line.
     pub format: LogFormat,
+}
+
+/// Who is told of a fatal error.
+#[derive(Clone, Debug, Default)]
+pub struct NotifySettings {
+    /// A program and its arguments; empty: none.
+    pub command: Vec<String>,
+    /// Variables that the command does not get, since they may hold secrets.
+    pub withheld: Vec<String>,
+    /// Where the report is posted.
+    pub webhook: Option<Webhook>,
+}
+
+/// A URL that is posted to.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Scheme, host and port, without a final slash.
+    pub address: String,
+    /// Path and query; they may hold a token.
+    pub target: SecretString,
+}
+
+/// A service manager that speaks systemd's protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// The socket that it listens on: a path, or an abstract name after `@`.
+    pub socket: Option<OsString>,
+    /// How long it waits for a sign of life before it restarts the process.
+    pub watchdog: Option<Duration>,
 }
 
 /// The form of a log line.

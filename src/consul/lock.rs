@@ -83,6 +83,8 @@ pub struct Holding {
 
 struct State {
     renewed: Instant,
+    /// Why it could not be renewed since then, as the end of a sentence.
+    trouble: String,
     lost: Option<String>,
     /// Stops the scope of what is done under the lock.
     stop: Option<StopHandle>,
@@ -97,6 +99,7 @@ impl Holding {
             place,
             state: Mutex::new(State {
                 renewed: won.asked,
+                trouble: String::new(),
                 lost: None,
                 stop: Some(stop),
             }),
@@ -120,9 +123,7 @@ impl Holding {
     /// [`Kind::Conflict`], saying how it was lost.
     pub fn check(&self) -> Result<()> {
         let mut state = self.lock();
-        if state.lost.is_none() && state.renewed.elapsed() > VALID {
-            state.lose("it was not renewed in time".to_string());
-        }
+        state.expire();
         match &state.lost {
             None => Ok(()),
             Some(why) => Err(self.lost(why)),
@@ -154,6 +155,13 @@ impl Holding {
 }
 
 impl State {
+    /// Gives the lock up when the last renewal is too long ago.
+    fn expire(&mut self) {
+        if self.renewed.elapsed() > VALID {
+            self.lose(format!("it could not be renewed in time{}", self.trouble));
+        }
+    }
+
     fn lose(&mut self, why: String) {
         self.lost.get_or_insert(why);
         self.stop = None;
@@ -227,18 +235,19 @@ fn give_back(settings: &ConsulSettings, key: &str, session: &str, me: &Holder) {
 fn keep(consul: &Consul, holding: &Holding, value: &[u8], scope: &Scope) {
     while scope.sleep(LOOK_EVERY) {
         let left = VALID.saturating_sub(holding.lock().renewed.elapsed());
-        let why = match look_after(consul, holding, value, &scope.within(left)) {
-            Ok(Look::Held(asked)) => {
-                let mut state = holding.lock();
-                state.renewed = asked.unwrap_or(state.renewed);
-                String::new()
-            }
-            Ok(Look::Lost(why)) => return holding.lock().lose(why),
-            Err(error) => format!(": {error}"),
-        };
+        let looked = look_after(consul, holding, value, &scope.within(left));
         let mut state = holding.lock();
-        if state.renewed.elapsed() > VALID {
-            return state.lose(format!("it could not be renewed in time{why}"));
+        match looked {
+            Ok(Look::Held(asked)) => {
+                state.renewed = asked.unwrap_or(state.renewed);
+                state.trouble.clear();
+            }
+            Ok(Look::Lost(why)) => return state.lose(why),
+            Err(error) => state.trouble = format!(": {error}"),
+        }
+        state.expire();
+        if state.lost.is_some() {
+            return;
         }
     }
 }

@@ -120,34 +120,17 @@ impl Consul {
     /// # Errors
     /// [`Kind::Denied`], [`Kind::BadToken`], or whatever keeps Consul from answering.
     pub fn get(&self, scope: &Scope, key: &str) -> Result<Option<Entry>> {
-        self.entry(key, self.on_key(scope, Method::Get, key, "consistent", None)?)
+        self.found(key, self.on_key(scope, Method::Get, key, "consistent", None)?)
     }
 
-    fn entry(&self, key: &str, reply: Reply) -> Result<Option<Entry>> {
-        #[derive(Deserialize)]
-        struct Row {
-            #[serde(rename = "Value")]
-            value: Option<String>,
-            #[serde(rename = "ModifyIndex")]
-            modify_index: u64,
-            #[serde(rename = "Session")]
-            session: Option<String>,
-        }
+    /// Sorts the answer to a read of `key`.
+    fn found(&self, key: &str, reply: Reply) -> Result<Option<Entry>> {
         // Only Consul sends the header: a proxy's 404 page must not read as an absent key.
         if reply.status == 404 && reply.body.is_empty() && reply.header("x-consul-index").is_some() {
             return Ok(None);
         }
         let reply = self.done(reply, Rule::Read(key))?;
-        let rows: Vec<Row> = serde_json::from_slice(&reply.body).map_err(|_| self.not_consul())?;
-        let row = rows.into_iter().next().ok_or_else(|| self.not_consul())?;
-        let value = BASE64_STANDARD
-            .decode(row.value.unwrap_or_default())
-            .map_err(|_| self.not_consul())?;
-        Ok(Some(Entry {
-            value,
-            modify_index: row.modify_index,
-            session: row.session,
-        }))
+        entry(&reply.body).map(Some).ok_or_else(|| self.not_consul())
     }
 
     /// Writes `value`, whatever was there.
@@ -260,5 +243,72 @@ impl Consul {
                 "the answer of {address} is not that of a Consul; is `consul.address` right, or a proxy in between?"
             ),
         )
+    }
+}
+
+/// The one entry that the answer to a read lists.
+fn entry(body: &[u8]) -> Option<Entry> {
+    #[derive(Deserialize)]
+    struct Row {
+        #[serde(rename = "Value")]
+        value: Option<String>,
+        #[serde(rename = "ModifyIndex")]
+        modify_index: u64,
+        #[serde(rename = "Session")]
+        session: Option<String>,
+    }
+    let rows: Vec<Row> = serde_json::from_slice(body).ok()?;
+    let row = rows.into_iter().next()?;
+    Some(Entry {
+        value: BASE64_STANDARD.decode(row.value.unwrap_or_default()).ok()?,
+        modify_index: row.modify_index,
+        session: row.session,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fuzz::{flaw, mutated};
+
+    const BODIES: &[&str] = &[
+        r#"[{"LockIndex":0,"Key":"vsync/origin/0","Flags":0,"Value":"U0VDUkVU","CreateIndex":5,"ModifyIndex":7}]"#,
+        r#"[{"Key":"vsync/origin/0","Value":null,"ModifyIndex":7}]"#,
+        "[]",
+        "",
+        "ACL not found SECRET",
+        "<html>SECRET</html>",
+    ];
+
+    #[test]
+    fn an_entry_is_read() {
+        let found = |body: &str| entry(body.as_bytes()).map(|entry| (entry.value, entry.modify_index));
+        assert_eq!(found(BODIES[0]), Some((b"SECRET".to_vec(), 7)));
+        assert_eq!(found(BODIES[1]), Some((Vec::new(), 7)));
+        assert_eq!(found("[]"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn only_consuls_own_404_means_that_a_key_is_absent(
+            body in mutated(BODIES),
+            status in prop::sample::select(&[200_u16, 204, 301, 400, 403, 404, 404, 404, 413, 429, 500, 503][..]),
+            is_consul in any::<bool>(),
+        ) {
+            let consul = Consul::new(ConsulSettings {
+                address: "http://consul:8500".into(),
+                dc: None,
+                token: None,
+            });
+            let (length, is_empty) = (body.len(), body.is_empty());
+            let header: &[_] = if is_consul { &[("x-consul-index", "7")] } else { &[] };
+            match consul.found("k", Reply::new(status, body, header)) {
+                Ok(None) => prop_assert!(status == 404 && is_empty && is_consul),
+                Ok(Some(entry)) => prop_assert!((200..300).contains(&status) && entry.value.len() <= length),
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
     }
 }

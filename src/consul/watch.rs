@@ -73,7 +73,7 @@ impl KeyWatch {
         let Since(sent) = std::mem::take(since);
         let reply = self.consul.on_key(scope, Method::Get, &self.key, &query, None)?;
         let index = reply.header("x-consul-index").and_then(|index| index.parse().ok());
-        let entry = self.consul.entry(&self.key, reply)?;
+        let entry = self.consul.found(&self.key, reply)?;
         since.0 = sent;
         since.advance(index.ok_or_else(|| self.consul.not_consul())?);
         Ok(entry)

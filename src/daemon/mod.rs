@@ -5,7 +5,10 @@
 //! for the others; when it closes, every thread has ended. Whoever starts a thread joins it.
 
 mod held;
+mod listener;
+mod notify;
 mod once;
+mod systemd;
 mod trigger;
 
 use std::io::Write;
@@ -13,19 +16,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, never};
+use crossbeam_channel::{bounded, never};
 
 use crate::check::{self, Check};
 use crate::config::StoreSettings;
-use crate::cycle::{Destination, Options, Origin, Report};
+use crate::cycle::{Destination, Options, Origin, Outcome, Report, ReportedError};
 use crate::error::{Error, Kind, Level, Result};
 use crate::http::{self, Http};
-use crate::scope::{Scope, StopHandle};
+use crate::scope::Scope;
 use crate::store::{Lock, Watch};
 use crate::sync_info::{Hash, Role};
 use crate::vault::with_tokens_kept;
 use held::Held;
+use listener::{Listener, Member, News, Voice};
 use trigger::{Gate, Wake, follow};
+
+pub use notify::Notify;
+pub use systemd::Systemd;
 
 /// Events that may wait for the listener.
 const EVENTS: usize = 64;
@@ -40,43 +47,12 @@ pub struct Daemon {
     pub origin_store: StoreSettings,
     /// What the user asked for beside the configuration.
     pub options: Options,
+    /// Who is told of a fatal error.
+    pub notify: Notify,
+    /// The service manager that wants to know how it goes.
+    pub systemd: Systemd,
     /// Whether reports and checks go to stdout as JSON.
     pub json: bool,
-}
-
-/// A role as the others see it.
-struct Member {
-    /// Its name in log lines.
-    who: String,
-    /// One of several destinations: what is fatal to it leaves the others something to do.
-    is_one_of_several: bool,
-}
-
-/// What a thread of a role tells.
-enum News {
-    /// A cycle has ended.
-    Cycle(Box<Report>),
-    /// Something went wrong outside of a cycle.
-    Trouble(Error),
-    /// A defect: the thread is no more.
-    Panicked,
-}
-
-/// Tells the listener what happens to one role. It lives until the last voice is gone.
-struct Voice<'a> {
-    member: &'a Member,
-    events: Sender<(&'a Member, News)>,
-}
-
-impl Voice<'_> {
-    fn tell(&self, news: News) {
-        // Nobody listens only when the process is at its end.
-        let _ = self.events.send((self.member, news));
-    }
-
-    fn trouble(&self, error: Error) {
-        self.tell(News::Trouble(error));
-    }
 }
 
 /// What a role does again and again.
@@ -86,6 +62,8 @@ trait Work {
     fn lock(&self, scope: &Scope) -> Result<Lock>;
     fn cycle(&self, scope: &Scope, options: Options) -> Report;
     fn tick(&self) -> Duration;
+    /// The limit that a cycle sets itself.
+    fn timeout(&self) -> Duration;
 }
 
 /// A destination of a daemon, and what wakes it.
@@ -119,10 +97,7 @@ impl<'a> Leader<'a> {
     fn new(origin: &'a Origin, followers: &'a [Follower<'a>], gate: &'a Gate) -> Leader<'a> {
         Leader {
             origin,
-            member: Member {
-                who: who(Role::Origin, &origin.settings().name),
-                is_one_of_several: false,
-            },
+            member: Member::new(Role::Origin, &origin.settings().name, false),
             followers,
             gate,
         }
@@ -154,6 +129,10 @@ impl Work for Leader<'_> {
     fn tick(&self) -> Duration {
         self.origin.settings().tick
     }
+
+    fn timeout(&self) -> Duration {
+        self.origin.settings().timeout
+    }
 }
 
 impl Work for Follower<'_> {
@@ -172,6 +151,10 @@ impl Work for Follower<'_> {
     fn tick(&self) -> Duration {
         self.destination.settings().tick
     }
+
+    fn timeout(&self) -> Duration {
+        self.destination.settings().timeout
+    }
 }
 
 impl Daemon {
@@ -182,12 +165,11 @@ impl Daemon {
         let followers: Vec<Follower> = self.destinations.iter().map(|one| self.follower(one)).collect();
         let (inner, gate, followers) = (&inner, &gate, &followers[..]);
         let leader = self.origin.as_ref().map(|origin| Leader::new(origin, followers, gate));
+        let members = leader.iter().map(|leader| &leader.member);
+        let members: Vec<&Member> = members.chain(followers.iter().map(|one| &one.member)).collect();
         let (events, heard) = bounded(EVENTS);
         let is_fatal = thread::scope(|threads| {
-            let voice = |member| Voice {
-                member,
-                events: events.clone(),
-            };
+            let voice = |member| Voice::new(member, events.clone());
             match &leader {
                 Some(leader) => start(threads, voice(&leader.member), move |voice| {
                     with_tokens_kept(inner, &[leader.origin.vault()], || {
@@ -209,7 +191,9 @@ impl Daemon {
             }
             threads.spawn(|| cut_watches(inner, followers));
             drop(events);
-            listen(&heard, stop, &|report| self.publish(report))
+            let publish = |report: &Report| self.publish(report);
+            let tell = |report| drop(threads.spawn(move || self.tell(&report, scope)));
+            Listener::new(&self.systemd, &members, stop, &publish, &tell).listen(scope, &heard)
         });
         u8::from(is_fatal)
     }
@@ -232,7 +216,7 @@ impl Daemon {
             (options.allow_mass_delete, options.full) = (false, false);
             let while_held = held.as_ref().map_or_else(|| scope.clone(), |held| held.within(scope));
             if let Some(cause) = wake.wait(&while_held, left, round.seen) {
-                log::debug!("{}: {cause}", voice.member.who);
+                log::debug!("{}: {cause}", voice.member.who());
             }
             stand_by_if_lost(work, voice, scope, &mut held);
         }
@@ -248,7 +232,10 @@ impl Daemon {
         let began = Instant::now();
         let ready = match held.take() {
             Some(held) => Ok(held),
-            None => self.get_ready(work.check(scope, self.may_write()), || work.lock(scope)),
+            None => Daemon::pass(work.check(scope, self.may_write())).and_then(|()| {
+                voice.tell(News::Ready);
+                self.hold(|| work.lock(scope))
+            }),
         };
         let ready = match ready {
             Ok(ready) => ready,
@@ -263,7 +250,8 @@ impl Daemon {
                 };
             }
         };
-        let report = ready.judge(scope, work.cycle(&ready.within(scope), options));
+        let cycle = || work.cycle(&ready.within(scope), options);
+        let report = ready.judge(scope, voice.member.pulse.during(work.timeout(), cycle));
         let round = Round {
             began: report.began,
             seen: report.origin_index,
@@ -284,17 +272,18 @@ impl Daemon {
     fn follower<'a>(&self, destination: &'a Destination) -> Follower<'a> {
         Follower {
             destination,
-            member: Member {
-                who: who(Role::Destination, &destination.settings().name),
-                is_one_of_several: self.destinations.len() > 1,
-            },
+            member: Member::new(
+                Role::Destination,
+                &destination.settings().name,
+                self.destinations.len() > 1,
+            ),
             wake: Wake::new(),
             watch: Watch::new(&self.origin_store, destination.origin_store().index_key()),
         }
     }
 
-    /// Logs the checks and takes the lock; in a dry run, which writes nothing, there is nothing to lock.
-    fn get_ready(&self, checks: Vec<Check>, lock: impl FnOnce() -> Result<Lock>) -> Result<Held> {
+    /// Logs the checks; the first that failed is the error.
+    fn pass(checks: Vec<Check>) -> Result<()> {
         for check in checks.iter().filter(|check| check.ok) {
             let who = who(check.role, &check.name);
             log::info!("{who}: {}: {}", check.check, check.message);
@@ -302,10 +291,14 @@ impl Daemon {
                 log::warn!("{who}: {}: {warning}", check.check);
             }
         }
-        match check::failure(checks) {
-            Some(error) => Err(error),
-            None if self.options.dry_run => Ok(Held::new(None)),
-            None => lock().map(|lock| Held::new(Some(lock))),
+        check::failure(checks).map_or(Ok(()), Err)
+    }
+
+    /// Takes the lock; in a dry run, which writes nothing, there is nothing to lock.
+    fn hold(&self, lock: impl FnOnce() -> Result<Lock>) -> Result<Held> {
+        match self.options.dry_run {
+            true => Ok(Held::new(None)),
+            false => lock().map(|lock| Held::new(Some(lock))),
         }
     }
 
@@ -320,6 +313,13 @@ impl Daemon {
         }
     }
 
+    /// Tells a human of a fatal error: but not one who asked for a dry run.
+    fn tell(&self, report: &Report, scope: &Scope) {
+        if self.may_write() {
+            self.notify.tell(report, scope);
+        }
+    }
+
     /// Prints a line of data. Whoever reads it may have gone; that stops no sync.
     fn print(&self, line: &str) {
         let _ = writeln!(std::io::stdout().lock(), "{line}");
@@ -331,6 +331,26 @@ fn who(role: Role, name: &str) -> String {
         true => name.to_string(),
         false => format!("{} {name}", role.name()),
     }
+}
+
+/// The report of a cycle that could not begin.
+fn not_started(role: Role, name: &str, scope: &Scope, error: &Error) -> Report {
+    let mut report = Report::begin(role, name);
+    report.result = match error.kind() {
+        Kind::Stopped => Outcome::Aborted,
+        Kind::Timeout if scope.done().is_some() => Outcome::Timeout,
+        _ => Outcome::Failed,
+    };
+    if report.result != Outcome::Aborted {
+        log::error!("{}: {error}", who(role, name));
+        report.ended_by = Some(Level::Fatal);
+        report.errors.push(ReportedError {
+            level: "fatal",
+            path: None,
+            message: error.to_string(),
+        });
+    }
+    report
 }
 
 /// Runs the checks; a stop cuts them.
@@ -379,117 +399,9 @@ fn start<'scope, 'a: 'scope>(
     });
 }
 
-/// Hears all threads until the last has ended. What is fatal stops everything, but of several destinations only the
-/// one, which tries again at its next tick. Whether something fatal happened to the whole.
-fn listen(events: &Receiver<(&Member, News)>, stop: StopHandle, publish: &dyn Fn(&Report)) -> bool {
-    let mut stop = Some(stop);
-    let mut is_fatal = false;
-    for (member, news) in events {
-        let is_contained = member.is_one_of_several && !matches!(news, News::Panicked);
-        let level = match news {
-            News::Cycle(report) => {
-                publish(&report);
-                report.ended_by.unwrap_or(Level::Warn)
-            }
-            News::Trouble(error) => {
-                match error.level() {
-                    Level::Warn => log::warn!("{}: {error}", member.who),
-                    Level::Cycle | Level::Fatal => log::error!("{}: {error}", member.who),
-                }
-                error.level()
-            }
-            News::Panicked => {
-                log::error!("{}: a defect: one of its threads panicked", member.who);
-                Level::Fatal
-            }
-        };
-        match level {
-            Level::Warn | Level::Cycle => {}
-            Level::Fatal if is_contained => log::warn!("{}: tried again at its next tick", member.who),
-            Level::Fatal => {
-                is_fatal = true;
-                stop.take();
-            }
-        }
-    }
-    is_fatal
-}
-
 /// Cuts the long polls when the scope is done.
 fn cut_watches(scope: &Scope, followers: &[Follower]) {
     scope.wait(&never::<()>());
     let clients: Vec<&Http> = followers.iter().filter_map(|one| one.watch.http()).collect();
     http::interrupt(&clients);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(60);
-
-    fn member(is_one_of_several: bool) -> Member {
-        Member {
-            who: "fake".to_string(),
-            is_one_of_several,
-        }
-    }
-
-    /// Runs a thread that does as told beside one that waits for its stop; whether the listener found it fatal, and
-    /// whether the other one was stopped by it.
-    fn beside_another(is_one_of_several: bool, body: impl FnOnce(&Voice) + Send) -> (bool, bool) {
-        let (stop, scope) = Scope::root();
-        let (member, scope) = (member(is_one_of_several), scope.within(LIMIT));
-        let (ended, has_ended) = bounded::<()>(0);
-        let (events, heard) = bounded(EVENTS);
-        thread::scope(|threads| {
-            let voice = || Voice {
-                member: &member,
-                events: events.clone(),
-            };
-            start(threads, voice(), move |voice| {
-                let _ended = ended;
-                body(voice);
-            });
-            let other = voice();
-            let waiting = threads.spawn(|| {
-                // By then the first one has told all that it had to tell.
-                scope.wait(&has_ended);
-                let is_stopped = !scope.sleep(Duration::from_millis(200));
-                drop(other);
-                is_stopped
-            });
-            drop(events);
-            let is_fatal = listen(&heard, stop, &|_| {});
-            (is_fatal, waiting.join().unwrap())
-        })
-    }
-
-    #[test]
-    fn a_thread_that_panics_is_a_failure_and_ends_the_others() {
-        for is_one_of_several in [false, true] {
-            let outcome = beside_another(is_one_of_several, |_| panic!("on purpose"));
-            assert_eq!(outcome, (true, true));
-        }
-    }
-
-    #[test]
-    fn the_level_decides_what_an_error_means_for_the_others() {
-        for (level, is_one_of_several, is_fatal) in [
-            (Level::Warn, false, false),
-            (Level::Cycle, false, false),
-            (Level::Fatal, false, true),
-            (Level::Fatal, true, false),
-        ] {
-            let error = Error::new(crate::error::Kind::Unreachable, "away").raised(level);
-            let outcome = beside_another(is_one_of_several, move |voice| voice.trouble(error));
-            assert_eq!(outcome, (is_fatal, is_fatal), "{level:?}");
-            let outcome = beside_another(is_one_of_several, move |voice| {
-                let mut report = Report::begin(Role::Destination, "fake");
-                report.ended_by = Some(level);
-                voice.tell(News::Cycle(Box::new(report)));
-            });
-            assert_eq!(outcome, (is_fatal, is_fatal), "{level:?} in a cycle");
-        }
-    }
 }

@@ -4,10 +4,10 @@
 
 use std::thread;
 
-use super::{Daemon, check_destination, check_origin, who};
+use super::{Daemon, check_destination, check_origin, not_started, who};
 use crate::check::Check;
-use crate::cycle::{Destination, Found, Origin, Outcome, Report, ReportedError, worst_exit_code};
-use crate::error::{Error, Kind};
+use crate::cycle::{Destination, Found, Origin, Report, worst_exit_code};
+use crate::error::Level;
 use crate::scope::Scope;
 use crate::sync_info::Role;
 use crate::vault::with_tokens_kept;
@@ -38,7 +38,7 @@ impl Daemon {
         let mut found = None;
         if let Some(origin) = &self.origin {
             let (report, this) = self.origin_once(origin, scope);
-            self.publish_once(&report);
+            self.publish_once(&report, scope);
             codes.push(report.exit_code());
             found = this;
         }
@@ -47,7 +47,7 @@ impl Daemon {
                 let found = found.as_ref();
                 threads.spawn(move || {
                     let report = self.destination_once(destination, scope, found);
-                    self.publish_once(&report);
+                    self.publish_once(&report, scope);
                     report.exit_code()
                 })
             };
@@ -61,7 +61,7 @@ impl Daemon {
         let settings = origin.settings();
         let limited = scope.within(settings.timeout);
         let checks = check_origin(origin, &limited, self.may_write());
-        match self.get_ready(checks, || origin.lock(&limited, &|| {})) {
+        match Daemon::pass(checks).and_then(|()| self.hold(|| origin.lock(&limited, &|| {}))) {
             Ok(held) => {
                 let (report, found) = with_tokens_kept(scope, &[origin.vault()], || {
                     origin.cycle(&held.within(scope), self.options)
@@ -76,7 +76,7 @@ impl Daemon {
         let settings = destination.settings();
         let limited = scope.within(settings.timeout);
         let checks = check_destination(destination, &limited, self.may_write());
-        match self.get_ready(checks, || destination.lock(&limited, &|| {})) {
+        match Daemon::pass(checks).and_then(|()| self.hold(|| destination.lock(&limited, &|| {}))) {
             Ok(held) => {
                 let report = with_tokens_kept(scope, &destination.vaults(), || {
                     destination.cycle(&held.within(scope), self.options, found)
@@ -87,7 +87,14 @@ impl Daemon {
         }
     }
 
-    fn publish_once(&self, report: &Report) {
+    fn publish_once(&self, report: &Report, scope: &Scope) {
+        self.show(report);
+        if report.ended_by == Some(Level::Fatal) {
+            self.tell(report, scope);
+        }
+    }
+
+    fn show(&self, report: &Report) {
         if self.json {
             return self.print(&report.to_json());
         }
@@ -114,23 +121,4 @@ fn line(check: &Check) -> String {
         check.message,
         warning.collect::<String>()
     )
-}
-
-/// The report of a cycle that could not begin.
-fn not_started(role: Role, name: &str, scope: &Scope, error: &Error) -> Report {
-    let mut report = Report::begin(role, name);
-    report.result = match error.kind() {
-        Kind::Stopped => Outcome::Aborted,
-        Kind::Timeout if scope.done().is_some() => Outcome::Timeout,
-        _ => Outcome::Failed,
-    };
-    if report.result != Outcome::Aborted {
-        log::error!("{}: {error}", who(role, name));
-        report.errors.push(ReportedError {
-            level: "fatal",
-            path: None,
-            message: error.to_string(),
-        });
-    }
-    report
 }

@@ -6,8 +6,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -17,6 +17,9 @@ use crate::http::Reply;
 use crate::sync_info::{Insight, SecretType};
 use crate::time;
 use crate::vault::{Found, Session, data};
+
+/// How exact a `Date` header is.
+const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// One KV version 2 mount.
 pub struct Kv2 {
@@ -134,7 +137,9 @@ impl Engine for Kv2 {
     fn fetch(&self, session: Session, path: &str) -> Result<Fetched> {
         let reply = match session.read(path)? {
             Found::Live(reply) => reply,
-            Found::Deleted(_) | Found::Absent => return Ok(Fetched::Gone),
+            // Any 404 with data gets here; a deletion is believed only in the form that Vault gives it.
+            Found::Deleted(reply) => return data::<Read>(&reply).map(|_| Fetched::Gone),
+            Found::Absent => return Ok(Fetched::Gone),
         };
         let read: Read = data(&reply)?;
         let insight = Insight::new(read.metadata.version, &*read.metadata.created_time, SecretType::KvV2);
@@ -224,5 +229,79 @@ fn is_over(deletion_time: &str, reply: &Reply) -> Result<bool> {
     let deleted = time::parse(deletion_time).ok_or_else(|| unknown("its deletion time can't be read"))?;
     let date = reply.header("date").and_then(time::parse_http_date);
     let now = date.ok_or_else(|| unknown("the answer has no Date header"))?;
-    Ok(deleted < now + Duration::from_secs(1))
+    Ok(deleted.duration_since(now) < SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::fuzz::{flaw, mutated, mutated_text};
+
+    const METADATA: &[&str] = &[
+        r#"{"data":{"current_version":2,"updated_time":"2026-11-21T10:00:00.000000001Z","custom_metadata":{"a":"SECRET"},
+        "versions":{"1":{"created_time":"2026-11-20T10:00:00Z","deletion_time":"","destroyed":false},
+        "2":{"created_time":"2026-11-21T10:00:00Z","deletion_time":"2026-11-21T10:00:05.5Z","destroyed":false}}}}"#,
+        r#"{"data":{"current_version":1,"updated_time":"2026-11-21T10:00:00Z","versions":{"1":{"deletion_time":"","destroyed":true}}}}"#,
+        r#"{"data":{"current_version":0,"updated_time":"2026-11-21T10:00:00Z","versions":{}}}"#,
+        r#"{"data":{"current_version":1,"updated_time":"2026-11-21T10:00:00Z","versions":{"1":{"deletion_time":"","destroyed":false}}}}"#,
+    ];
+    const DATES: &[&str] = &[
+        "Sat, 21 Nov 2026 10:00:05 GMT",
+        "Sat, 21 Nov 2026 10:00:04 GMT",
+        "Thu, 30 Dec 9999 22:00:00 GMT",
+        "Mon, 01 Jan 0001 00:00:00 GMT",
+    ];
+
+    /// Whether the current version is said to be deleted, destroyed or not there.
+    fn says_gone(body: &Value) -> bool {
+        let data = &body["data"];
+        let version = &data["versions"][data["current_version"].to_string()];
+        let has_time = version["deletion_time"].as_str().is_some_and(|time| !time.is_empty());
+        data["current_version"] == 0 || version["destroyed"] == true || has_time
+    }
+
+    #[test]
+    fn a_deletion_counts_from_the_second_of_the_servers_clock_in_which_it_lies() {
+        for (date, is_deleted) in [
+            ("Sat, 21 Nov 2026 10:00:04 GMT", false),
+            ("Sat, 21 Nov 2026 10:00:05 GMT", true),
+            ("Thu, 30 Dec 9999 22:00:00 GMT", true),
+        ] {
+            let presence = presence(&Reply::new(200, METADATA[0].into(), &[("date", date)]));
+            assert_eq!(matches!(presence, Ok(Presence::Deleted)), is_deleted, "{date}");
+            assert!(presence.is_ok(), "{date}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_reads_as_deleted_only_where_it_says_so(
+            body in mutated(METADATA),
+            date in mutated_text(DATES),
+            has_date in prop::bool::weighted(0.9),
+        ) {
+            let date = [("date", date.as_str())];
+            let value = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+            match presence(&Reply::new(200, body, if has_date { &date } else { &[] })) {
+                Ok(Presence::Deleted) => prop_assert!(says_gone(&value), "{}", value),
+                Ok(Presence::Present(insight)) => prop_assert_eq!(Some(insight.version), value["data"]["current_version"].as_u64()),
+                Ok(Presence::Absent) => prop_assert!(false, "metadata that came says that there is none"),
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
+
+        #[test]
+        fn a_secret_is_read_whole_or_not_at_all(body in mutated(&[
+            r#"{"data":{"data":{"a":"SECRET","n":1.50},"metadata":{"created_time":"2026-11-21T10:00:00Z","version":3}}}"#,
+        ])) {
+            let reply = Reply::new(200, body, &[]);
+            match data::<Read>(&reply) {
+                Ok(read) => prop_assert!(serde_json::from_str::<Value>(read.data.get()).is_ok()),
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
+    }
 }

@@ -460,12 +460,16 @@ pub fn encode_path(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz::mutated_text;
 
     impl Reply {
-        /// An answer that no server gave.
-        pub fn new(status: u16, body: Vec<u8>, headers: &[(&'static str, &'static str)]) -> Reply {
+        /// An answer that no server gave. What can't be a header's value is left out.
+        pub fn new(status: u16, body: Vec<u8>, headers: &[(&str, &str)]) -> Reply {
             let mut head = b"HTTP/1.1\r\n".to_vec();
+            let headers = headers.iter().filter(|(_, value)| !value.contains(['\r', '\n']));
             for (name, value) in headers {
                 head.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
             }
@@ -507,6 +511,25 @@ mod tests {
             ("https://localhost.example.com", false),
         ] {
             assert_eq!(is_loopback(address), own, "{address}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_server_can_ask_for_an_endless_pause(
+            value in mutated_text(&["2", "120", "0.5", "Wed, 21 Oct 2026 07:28:00 GMT"]),
+            attempt in any::<u32>(),
+        ) {
+            prop_assert!(pause_before(attempt, Some(&value)) <= LONGEST_PAUSE);
+            prop_assert!(pause_before(attempt, None) <= LONGEST_PAUSE);
+        }
+
+        #[test]
+        fn any_path_is_encoded_into_what_a_url_may_hold(path in any::<String>()) {
+            let encoded = encode_path(&path);
+            prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/%".contains(&byte)));
+            let decoded = percent_encoding::percent_decode_str(&encoded).decode_utf8();
+            prop_assert_eq!(decoded.as_deref(), Ok(path.as_str()));
         }
     }
 }

@@ -129,7 +129,26 @@ impl Meta {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz::{flaw, mutated};
+
+    const STORED: &[&str] = &[concat!(
+        r#"{"format":1,"role":"destination","name":"eu","clusterId":"c1","namespace":"","#,
+        r#""dataPaths":[{"path":"SECRET/","mount":"secret/","mountUuid":"u1","type":"kvV2"}],"include":["a"],"#,
+        r#""transforms":[{"name":"n","from":"a","to":"b"}],"counts":{"kvV2":3},"savedAt":"t","index":"00ff"}"#
+    )];
+
+    proptest! {
+        #[test]
+        fn a_damaged_meta_is_refused_without_quoting_it_or_read_as_it_is(bytes in mutated(STORED)) {
+            match Meta::from_bytes(&bytes) {
+                Ok(meta) => prop_assert_eq!(Meta::from_bytes(&meta.to_bytes()).unwrap(), meta),
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
+    }
 
     fn meta() -> Meta {
         Meta {

@@ -4,6 +4,9 @@
 //! since they may quote what was sent. A 404 counts as absence only in the exact form that says so: a balancer's
 //! page, a missing mount or an unknown namespace also answer 404, and must not read as "deleted".
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -24,7 +27,7 @@ pub enum Found {
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
-    errors: Option<Vec<std::borrow::Cow<'a, str>>>,
+    errors: Option<Vec<Cow<'a, str>>>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -36,15 +39,19 @@ struct Envelope<'a> {
 pub fn found(reply: Reply) -> Result<Found> {
     match reply.status {
         200..=299 => Ok(Found::Live(reply)),
+        404 if says_nothing_is_there(&reply.body) => Ok(Found::Absent),
         404 => match serde_json::from_slice::<Envelope>(&reply.body) {
             Ok(Envelope { data: Some(_), .. }) => Ok(Found::Deleted(reply)),
-            Ok(Envelope {
-                errors: Some(errors), ..
-            }) if errors.is_empty() => Ok(Found::Absent),
             _ => Err(refusal(&reply)),
         },
         _ => Err(refusal(&reply)),
     }
+}
+
+/// Whether the body is an object with an empty list of errors and nothing else.
+fn says_nothing_is_there(body: &[u8]) -> bool {
+    let errors = serde_json::from_slice::<HashMap<Cow<str>, [(); 0]>>(body);
+    errors.is_ok_and(|errors| errors.len() == 1 && errors.contains_key("errors"))
 }
 
 /// Passes on the answer to what was done, and turns everything else into an error. A login page that something in
@@ -235,7 +242,11 @@ fn not_vault(reply: &Reply) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::fuzz::{flaw, mutated, mutated_text};
 
     fn reply(status: u16, body: &str) -> Reply {
         Reply::new(status, body.as_bytes().to_vec(), &[])
@@ -261,6 +272,9 @@ mod tests {
             r#"{"errors":["namespace not found"]}"#,
             r#"{"data":null,"warnings":["Invalid path for a versioned K/V secrets engine."]}"#,
             r#"{"errors":[]"#,
+            r#"[[]]"#,
+            r#"{"errors":[],"message":"no such page"}"#,
+            r#"{"errors":[""],"errors":[]}"#,
         ] {
             assert!(found(reply(404, body)).is_err(), "{body}");
         }
@@ -320,5 +334,53 @@ mod tests {
             error.contains("https://10.0.0.2:8200") && !error.contains("hidden"),
             "{error}"
         );
+    }
+
+    const BODIES: &[&str] = &[
+        r#"{"errors":[]}"#,
+        r#"{"errors":["no handler for route \"hvs.SECRET\". route entry not found."]}"#,
+        r#"{"data":{"data":null,"metadata":{"created_time":"2026-11-21T10:00:00Z","version":3}}}"#,
+        r#"{"request_id":"r","data":{"keys":["hvs.SECRET","b/"]},"warnings":null,"errors":null}"#,
+        "<html>404 hvs.SECRET</html>",
+        "",
+    ];
+    const STATUSES: &[u16] = &[
+        0, 100, 200, 204, 299, 301, 307, 400, 403, 404, 404, 404, 404, 405, 412, 413, 429, 472, 473, 500, 501, 502,
+        503, 599, 999,
+    ];
+
+    proptest! {
+        #[test]
+        fn no_other_answer_reads_as_absence(
+            body in mutated(BODIES),
+            status in prop::sample::select(STATUSES),
+        ) {
+            let has_data = serde_json::from_slice::<Value>(&body).is_ok_and(|body| !body["data"].is_null());
+            let nothing = serde_json::from_slice::<Value>(&body).is_ok_and(|body| body == json!({ "errors": [] }));
+            match found(Reply::new(status, body, &[])) {
+                Ok(Found::Live(_)) => prop_assert!((200..300).contains(&status)),
+                Ok(Found::Absent) => prop_assert!(status == 404 && nothing),
+                Ok(Found::Deleted(_)) => prop_assert!(status == 404 && has_data),
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
+
+        #[test]
+        fn whatever_is_answered_is_read_or_refused_without_quoting_it(
+            body in mutated(BODIES),
+            location in mutated_text(&["https://10.0.0.2:8200/v1/SECRET", "/v1/SECRET"]),
+        ) {
+            #[derive(Deserialize)]
+            struct Keys {
+                keys: Vec<String>,
+            }
+            let length = body.len();
+            let reply = Reply::new(307, body, &[("location", &location)]);
+            prop_assert!(refusal(&reply).to_string().len() < 4000);
+            match data::<Keys>(&reply) {
+                Ok(keys) => prop_assert!(keys.keys.iter().map(String::len).sum::<usize>() <= length),
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
     }
 }

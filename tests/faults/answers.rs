@@ -123,6 +123,11 @@ fn a_page_in_place_of_an_answer_is_never_taken_for_one() {
                 Action::Answer(Reply::json(404, &json!({ "message": "no Route matched" }))),
                 "which does not mean an absent secret",
             ),
+            // Each place says it in its own words.
+            (
+                Action::Answer(Reply::json(404, &json!({ "data": { "status": "not found" } }))),
+                "",
+            ),
             (
                 Action::Answer(Reply::json(404, &json!({ "errors": ["no handler for route"] }))),
                 "there is no mount at this path",
