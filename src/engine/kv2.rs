@@ -235,6 +235,7 @@ fn is_over(deletion_time: &str, reply: &Reply) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde::de::IgnoredAny;
     use serde_json::Value;
 
     use super::*;
@@ -299,7 +300,8 @@ mod tests {
         ])) {
             let reply = Reply::new(200, body, &[]);
             match data::<Read>(&reply) {
-                Ok(read) => prop_assert!(serde_json::from_str::<Value>(read.data.get()).is_ok()),
+                // Not as a value: the half of a surrogate pair, which no server sends, is passed on as it came.
+                Ok(read) => prop_assert!(serde_json::from_str::<IgnoredAny>(read.data.get()).is_ok()),
                 Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
             }
         }
