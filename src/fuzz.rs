@@ -110,6 +110,12 @@ pub fn mutated_text(documents: &'static [&'static str]) -> impl Strategy<Value =
     mutated(documents).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Whether a document may hold half of a surrogate pair, which JSON allows and a [`serde_json::Value`] can't hold: no
+/// server sends it, and readers that don't look at it let it pass.
+pub fn has_half_pair(document: &[u8]) -> bool {
+    document.windows(3).any(|bytes| bytes.eq_ignore_ascii_case(b"\\ud"))
+}
+
 /// What is wrong with an error's text as such: it is one line of a bounded length, and does not quote `secret`.
 pub fn flaw(error: &crate::error::Error, secret: &str) -> Option<&'static str> {
     let text = error.to_string();
