@@ -121,8 +121,12 @@ impl Execution<'_> {
             return Ok(());
         }
         for delete in removed {
-            self.info
-                .update(&delete.path, |known| Some(Insight { version: 0, ..known? }))?;
+            let unlike_any = |known| Insight {
+                version: 0,
+                fingerprint: None,
+                ..known
+            };
+            self.info.update(&delete.path, |known| known.map(unlike_any))?;
         }
         let (done, saved) = bounded(1);
         let is_sent = self.run.scope.send(self.save, Signal::Before(done));

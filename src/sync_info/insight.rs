@@ -11,6 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::Hash;
 use crate::error::{Error, Kind};
 
 /// What kind of thing is kept at a path.
@@ -69,26 +70,43 @@ pub struct Insight {
     /// What kind of thing it is.
     #[serde(rename = "type")]
     pub secret_type: SecretType,
+    /// What the version doesn't tell: of types without a version, a fingerprint of all there is; of a KV version 2
+    /// secret, one of its custom metadata and settings, if it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Box<Hash>>,
     /// Copies that a rule change left behind; only in a destination's info.
     #[serde(skip_serializing_if = "Orphans::is_empty")]
     pub orphans: Orphans,
 }
 
 impl Insight {
-    /// An insight without orphans.
+    /// An insight without a fingerprint and without orphans.
     pub fn new(version: u64, update_time: impl Into<Box<str>>, secret_type: SecretType) -> Insight {
         Insight {
             version,
             update_time: update_time.into(),
             secret_type,
+            fingerprint: None,
             orphans: Orphans::default(),
+        }
+    }
+
+    /// The same with this fingerprint.
+    #[must_use]
+    pub fn with_fingerprint(self, fingerprint: Hash) -> Insight {
+        Insight {
+            fingerprint: Some(Box::new(fingerprint)),
+            ..self
         }
     }
 
     /// Whether both speak of the same state of the secret. Orphans are a destination's own business and don't
     /// count: the origin's insight never has any.
     pub fn same_as(&self, other: &Insight) -> bool {
-        self.version == other.version && self.update_time == other.update_time && self.secret_type == other.secret_type
+        self.version == other.version
+            && self.update_time == other.update_time
+            && self.secret_type == other.secret_type
+            && self.fingerprint == other.fingerprint
     }
 }
 
@@ -101,6 +119,8 @@ struct Fields {
     update_time: Box<str>,
     #[serde(rename = "type")]
     secret_type: SecretType,
+    #[serde(default)]
+    fingerprint: Option<Box<Hash>>,
     #[serde(default)]
     orphans: Orphans,
 }
@@ -126,6 +146,7 @@ impl<'de> Visitor<'de> for InsightVisitor {
             version: fields.version,
             update_time: fields.update_time,
             secret_type: fields.secret_type,
+            fingerprint: fields.fingerprint,
             orphans: fields.orphans,
         })
     }
@@ -228,11 +249,17 @@ mod tests {
         left.orphans = ["b", "a", "b"].into_iter().collect();
         let expected = PLAIN.replace("\"kvV2\"}", "\"kvV2\",\"orphans\":[\"a\",\"b\"]}");
         assert_eq!(json(&left), expected);
+        let marked = left.with_fingerprint(Hash::of(b""));
+        let expected = expected.replace(
+            ",\"orphans\"",
+            ",\"fingerprint\":\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\",\"orphans\"",
+        );
+        assert_eq!(json(&marked), expected);
     }
 
     #[test]
     fn an_insight_stays_small() {
-        assert!(std::mem::size_of::<Insight>() <= 40);
+        assert!(std::mem::size_of::<Insight>() <= 48);
     }
 
     #[test]
@@ -242,7 +269,8 @@ mod tests {
             PLAIN,
             r#"{"type":"kvV2","updateTime":"2019-05-14T23:41:52.904927369Z","version":1}"#,
             r#"{"version":1,"updateTime":"2019-05-14T23:41:52.904927369Z","type":"kvV2","orphans":[],
-                "later":{"a":[1e999,{"b":null}]},"fingerprint":"x"}"#,
+                "later":{"a":[1e999,{"b":null}]}}"#,
+            r#"{"version":1,"updateTime":"2019-05-14T23:41:52.904927369Z","type":"kvV2","fingerprint":null}"#,
         ] {
             assert_eq!(read(text), Some(plain()), "{text}");
         }
@@ -261,6 +289,8 @@ mod tests {
             r#"{"version":1,"updateTime":7,"type":"kvV2"}"#,
             r#"{"version":1,"updateTime":"t","type":"kvv2"}"#,
             r#"{"version":1,"updateTime":"t","type":{"kvV2":null}}"#,
+            r#"{"version":1,"updateTime":"t","type":"kvV2","fingerprint":"x"}"#,
+            r#"{"version":1,"updateTime":"t","type":"kvV2","fingerprint":7}"#,
             r#"{"version":1,"updateTime":"t","type":"kvV2","orphans":null}"#,
             r#"{"version":1,"updateTime":"t","type":"kvV2","orphans":"a"}"#,
             r#"{"version":1,"updateTime":"t","type":"kvV2","orphans":[1]}"#,
@@ -278,6 +308,9 @@ mod tests {
         let later = Insight::new(1, "2019-05-14T23:41:52.904927370Z", SecretType::KvV2);
         let newer = Insight::new(2, "2019-05-14T23:41:52.904927369Z", SecretType::KvV2);
         assert!(!plain().same_as(&later) && !plain().same_as(&newer));
+        let marked = |text: &[u8]| plain().with_fingerprint(Hash::of(text));
+        assert!(!plain().same_as(&marked(b"a")) && !marked(b"a").same_as(&marked(b"b")));
+        assert!(marked(b"a").same_as(&marked(b"a")));
     }
 
     #[test]
