@@ -111,6 +111,8 @@ fn verdict(arguments: &Arguments, samples: &[Sample], cycles: usize) -> Vec<Stri
             lowest(first),
             lowest(second)
         );
+        let tenths = values.chunks(values.len().div_ceil(10)).map(lowest);
+        println!("    the least in each tenth: {:?}", tenths.collect::<Vec<_>>());
         // What is never given back shows at the quietest moments.
         if lowest(second) > lowest(first) + growth {
             failures.push(format!("{name} grew from {} to {}", lowest(first), lowest(second)));

@@ -154,8 +154,10 @@ impl Proxy {
     pub fn accept_again(&self) {
         let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         if accepting.is_none() {
-            let listener = TcpListener::bind(("127.0.0.1", self.port))
-                .unwrap_or_else(|error| panic!("listen on port {}: {error}", self.port));
+            // A child that is being started has a copy of the old listener until it becomes its program.
+            let listener = wait::until(&format!("port {} is free", self.port), wait::SOON, || {
+                TcpListener::bind(("127.0.0.1", self.port))
+            });
             self.shared.lock().open = true;
             let shared = Arc::clone(&self.shared);
             *accepting = Some(std::thread::spawn(move || shared.accept(&listener)));
