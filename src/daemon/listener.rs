@@ -129,13 +129,14 @@ impl<'a> Listener<'a> {
             match events.try_recv() {
                 Ok((member, news)) => self.hear(scope, member, news),
                 Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => return self.is_fatal,
+                Err(TryRecvError::Disconnected) => break,
             }
             let now = Instant::now();
             if !self.members.iter().any(|member| member.pulse.is_stuck(now)) {
                 self.systemd.alive();
             }
         }
+        // Said even if every role was faster to end than this was to wake up.
         self.stop();
         for (member, news) in events {
             self.hear(scope, member, news);

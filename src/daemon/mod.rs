@@ -61,6 +61,8 @@ trait Work {
     /// Waits for the lock.
     fn lock(&self, scope: &Scope) -> Result<Lock>;
     fn cycle(&self, scope: &Scope, options: Options) -> Report;
+    /// Tells other roles of a cycle, of which the listener has heard before.
+    fn pass_on(&self, round: &Round);
     fn tick(&self) -> Duration;
     /// The limit that a cycle sets itself.
     fn timeout(&self) -> Duration;
@@ -114,16 +116,18 @@ impl Work for Leader<'_> {
         self.origin.lock(scope, &|| self.gate.open())
     }
 
-    /// Wakes the destinations, too: what was saved need not be waited for.
     fn cycle(&self, scope: &Scope, options: Options) -> Report {
-        let (report, _) = self.origin.cycle(scope, options);
-        if let Some(index) = report.origin_index {
+        self.origin.cycle(scope, options).0
+    }
+
+    /// Wakes the destinations: what was saved need not be waited for.
+    fn pass_on(&self, round: &Round) {
+        if let Some(index) = round.seen {
             self.followers.iter().for_each(|one| one.wake.tell(Some(index)));
         }
-        if report.ended_by != Some(Level::Fatal) {
+        if !round.is_fatal {
             self.gate.open();
         }
-        report
     }
 
     fn tick(&self) -> Duration {
@@ -147,6 +151,8 @@ impl Work for Follower<'_> {
     fn cycle(&self, scope: &Scope, options: Options) -> Report {
         self.destination.cycle(scope, options, None)
     }
+
+    fn pass_on(&self, _: &Round) {}
 
     fn tick(&self) -> Duration {
         self.destination.settings().tick
@@ -260,6 +266,7 @@ impl Daemon {
         // What is fatal to it lets another one try.
         *held = Some(ready).filter(|_| !round.is_fatal);
         voice.tell(News::Cycle(Box::new(report)));
+        work.pass_on(&round);
         round
     }
 

@@ -86,7 +86,7 @@ impl Kv2 {
         match session.read(path)? {
             Found::Live(reply) => {
                 let read: Read = data(&reply)?;
-                Ok((Some(Secret(read.data.to_owned())), read.metadata.version))
+                Ok((Some(Secret::read(read.data)?), read.metadata.version))
             }
             Found::Deleted(reply) => Ok((None, data::<Read>(&reply)?.metadata.version)),
             Found::Absent => Ok((None, 0)),
@@ -143,7 +143,7 @@ impl Engine for Kv2 {
         };
         let read: Read = data(&reply)?;
         let insight = Insight::new(read.metadata.version, &*read.metadata.created_time, SecretType::KvV2);
-        Ok(Fetched::Live(Secret(read.data.to_owned()), insight))
+        Ok(Fetched::Live(Secret::read(read.data)?, insight))
     }
 
     fn store(&self, session: Session, path: &str, secret: &Secret, expected: Expected) -> Result<Stored> {
@@ -235,7 +235,6 @@ fn is_over(deletion_time: &str, reply: &Reply) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde::de::IgnoredAny;
     use serde_json::Value;
 
     use super::*;
@@ -300,9 +299,8 @@ mod tests {
             r#"{"data":{"data":{"a":"SECRET","n":1.50},"metadata":{"created_time":"2026-11-21T10:00:00Z","version":3}}}"#,
         ])) {
             let reply = Reply::new(200, body, &[]);
-            match data::<Read>(&reply) {
-                // Not as a value: the half of a surrogate pair, which no server sends, is passed on as it came.
-                Ok(read) => prop_assert!(serde_json::from_str::<IgnoredAny>(read.data.get()).is_ok()),
+            match data::<Read>(&reply).and_then(|read| Secret::read(read.data)) {
+                Ok(secret) => prop_assert!(serde_json::from_str::<Value>(secret.0.get()).is_ok()),
                 Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
             }
         }

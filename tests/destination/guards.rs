@@ -240,7 +240,7 @@ fn a_cycle_that_is_cut_off_saves_nothing() {
         pair.seed(&["c"]);
         pair.run_origin();
         if how == "timeout" {
-            pair.configure_destination("timeout", json!("700ms"));
+            pair.configure_destination("timeout", json!("2s"));
         }
         let held = pair.at_origin.when(pair.here("GET", "c"), Action::Hold);
         let running = pair.vsync().args(["destination", "--once", "-o", "json"]).spawn();

@@ -193,9 +193,9 @@ impl Scene {
             // If only the answer was lost: then all of it was saved.
             self.info(role).sound(role, BUCKETS);
         }
-        // Before a delete it is saved that it is about to happen.
-        let is_noted = moment == Moment::DestinationDelete;
-        let may_have_saved = matches!(result, "saved" | "partial") || moment.is_save() || is_noted;
+        // Before its deletes a destination saves what it has copied, and that they are about to happen.
+        let has_checkpoint = moment == Moment::DestinationDelete;
+        let may_have_saved = matches!(result, "saved" | "partial") || moment.is_save() || has_checkpoint;
         output.expect(may_have_saved || !has_saved, "nothing is saved by a cycle that failed");
     }
 

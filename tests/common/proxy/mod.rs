@@ -177,8 +177,10 @@ impl Proxy {
     pub fn accept_again(&self) {
         let is_refusing = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         if is_refusing {
-            let listener = TcpListener::bind(("127.0.0.1", self.port))
-                .unwrap_or_else(|error| panic!("listen on port {}: {error}", self.port));
+            // A child that is being started has a copy of the old listener until it becomes its program.
+            let listener = wait::until(&format!("port {} is free", self.port), wait::SOON, || {
+                TcpListener::bind(("127.0.0.1", self.port))
+            });
             self.accept(listener);
         }
     }
