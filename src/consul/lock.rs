@@ -9,14 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+use super::holder::Holder;
 use super::session::{LOCK_DELAY_SECONDS, TTL_SECONDS};
 use super::{Consul, ConsulSettings};
 use crate::error::{Context, Error, Kind, Result};
 use crate::http;
 use crate::scope::{Done, Scope, StopHandle};
-use crate::time;
 
 /// How long a lock counts as held after a renewal: the session's life without the second that a cut request may last.
 const VALID: Duration = Duration::from_secs(TTL_SECONDS - 1);
@@ -28,49 +26,6 @@ const RENEW_AFTER: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// The limit of each of the two requests that give a lock back, since a stop waits for them.
 const LAST_REQUESTS: Duration = Duration::from_millis(400);
-
-/// Who holds a lock: its key's value.
-#[derive(Clone, Serialize, Deserialize)]
-struct Holder {
-    host: String,
-    process: u32,
-    since: String,
-    /// When it was given back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    until: Option<String>,
-}
-
-impl Holder {
-    fn me() -> Holder {
-        let host = ["/proc/sys/kernel/hostname", "/etc/hostname"]
-            .iter()
-            .find_map(|path| std::fs::read_to_string(path).ok());
-        Holder {
-            host: host.map_or_else(|| "unknown host".to_string(), |host| host.trim().to_string()),
-            process: std::process::id(),
-            since: time::now(),
-            until: None,
-        }
-    }
-
-    /// Says who wrote a lock's value. Anybody may have; what is not a holder's is not quoted.
-    fn describe(value: &[u8]) -> String {
-        let plain = |text: &str| -> String { text.chars().filter(|char| !char.is_control()).take(80).collect() };
-        match serde_json::from_slice::<Holder>(value) {
-            Ok(holder) => format!(
-                "process {} on {} since {}",
-                holder.process,
-                plain(&holder.host),
-                plain(&holder.since)
-            ),
-            Err(_) => "a session that does not give its name".to_string(),
-        }
-    }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
-    }
-}
 
 /// Whether and by which session a lock is held; shared by all who write under it.
 pub struct Holding {
@@ -219,10 +174,7 @@ impl Drop for SessionLock {
 fn give_back(settings: &ConsulSettings, key: &str, session: &str, me: &Holder) {
     let consul = client(settings, LAST_REQUESTS);
     let (_handle, scope) = Scope::root();
-    let last = Holder {
-        until: Some(time::now()),
-        ..me.clone()
-    };
+    let last = me.until_now();
     let given_back = consul
         .release(&scope, key, session, &last.to_bytes())
         .and_then(|_| consul.destroy_session(&scope, session));

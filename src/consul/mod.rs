@@ -4,6 +4,7 @@
 //! so that a missing right reads as "no keys" (FACTS.md T3). Reads are consistent ones: a stale read during an
 //! election can be empty. All of Consul's errors are plain text; like Vault's they are classified, not quoted.
 
+mod holder;
 mod lock;
 mod session;
 mod transaction;
