@@ -44,7 +44,8 @@ impl Notify {
                 request_timeout: LIMIT,
                 max_retries: 0,
                 rate_limit: None,
-                connections: 1,
+                // A connection that is hardly ever used is mostly closed when it is needed.
+                connections: 0,
             });
             (http, webhook)
         });

@@ -22,7 +22,7 @@ pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long an unused connection is kept: less than any server or balancer waits before it closes it.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 /// An idle connection is looked at before it is used again, which takes three system calls; not so in the middle of
-/// a cycle, where requests follow each other at once.
+/// a cycle, where reads follow each other at once. A read that finds it closed is sent again on another one.
 const TRUSTED_FOR: Duration = Duration::from_millis(500);
 
 /// The connections to one server.
@@ -48,6 +48,10 @@ struct Open {
 pub(super) struct Connection {
     transport: Box<dyn Transport>,
     last_used: Instant,
+    /// Whether it has served a request before the present one.
+    is_kept: bool,
+    /// Whether something has come since the present request began.
+    has_answered: bool,
 }
 
 impl Connections {
@@ -78,15 +82,18 @@ impl Connections {
         }
     }
 
-    /// A connection that was kept, or else a new one, opened before `until`.
-    pub(super) fn take(&self, until: Instant) -> Result<Connection, Error> {
+    /// A connection that was kept, or else a new one, opened before `until`. For what must not be sent twice a kept one
+    /// is looked at in any case: the server may have closed it.
+    pub(super) fn take(&self, is_repeatable: bool, until: Instant) -> Result<Connection, Error> {
+        let trusted_for = if is_repeatable { TRUSTED_FOR } else { Duration::ZERO };
         loop {
             let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(mut connection) = kept else {
                 return self.connect(until);
             };
             let idle = connection.last_used.elapsed();
-            if idle < TRUSTED_FOR || (idle < KEPT_FOR && connection.transport.is_open()) {
+            if idle < trusted_for || (idle < KEPT_FOR && connection.transport.is_open()) {
+                (connection.is_kept, connection.has_answered) = (true, false);
                 return Ok(connection);
             }
         }
@@ -124,7 +131,8 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).is_shut
     }
 
-    fn connect(&self, until: Instant) -> Result<Connection, Error> {
+    /// A new connection, opened before `until`.
+    pub(super) fn connect(&self, until: Instant) -> Result<Connection, Error> {
         if self.uri.host().is_none() {
             return Err(Error::BadUri(String::new()));
         }
@@ -150,6 +158,8 @@ impl Connections {
         Ok(Connection {
             transport: open_with(&self.connector, &details)?,
             last_used: Instant::now(),
+            is_kept: false,
+            has_answered: false,
         })
     }
 
@@ -226,7 +236,14 @@ impl Connection {
 
     /// Waits for more than [`Connection::received`] gives; `false` if nothing more comes.
     pub(super) fn receive(&mut self, until: Instant) -> Result<bool, Error> {
-        self.transport.await_input(timeout(until)?)
+        let has_come = self.transport.await_input(timeout(until)?)?;
+        self.has_answered |= has_come;
+        Ok(has_come)
+    }
+
+    /// Whether the server may have closed the connection before it saw the present request.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_kept && !self.has_answered
     }
 
     /// What has come and was not consumed.
@@ -309,6 +326,8 @@ mod tests {
                     pieces: pieces.into_iter().collect(),
                 }),
                 last_used: Instant::now(),
+                is_kept: false,
+                has_answered: false,
             });
             connections
         }

@@ -226,6 +226,7 @@ impl Http {
             head: &head,
             body: request.body.unwrap_or_default(),
             limit: request.limit,
+            is_repeatable: !writes,
         };
         let outcome = exchange(&connections, &message, Instant::now() + self.limit(scope, writes));
         let answer = outcome.map_err(|failure| {
