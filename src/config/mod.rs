@@ -4,6 +4,7 @@
 //! `file` and `json` read the file, `layers` lays the sources over each other, and `build` applies the
 //! rules that concern several keys. Nothing outside this module sees a value that has not been checked.
 
+mod access;
 mod build;
 mod file;
 mod json;
@@ -124,7 +125,8 @@ fn load_found(
             "{path}: holds a secret ({key}) and is open to other users, chmod 600 it"
         ));
     }
-    let mut settings = build::build(&values, needs, &note)?;
+    let (mut settings, more) = build::build(&values, needs, &note)?;
+    warnings.extend(more);
     settings.notify.withheld = withheld;
     Ok((settings, warnings))
 }
@@ -459,7 +461,8 @@ mod tests {
             "nothing to do: give origin.mounts, a destination, or both; origin.vault.address: is missing, give it in \
              the config file, as VSYNC_ORIGIN_VAULT_ADDRESS or --origin.vault.address; origin.vault: no way to log in, \
              give one of origin.vault.token (VSYNC_ORIGIN_VAULT_TOKEN), origin.vault.tokenFile and \
-             origin.vault.approle; VAULT_TOKEN and ~/.vault-token never apply by themselves; origin: no place for its \
+             origin.vault.approle, or origin.vault.kubernetes, origin.vault.jwt, origin.vault.cert, origin.vault.userpass; \
+             VAULT_TOKEN and ~/.vault-token never apply by themselves; origin: no place for its \
              sync info, give origin.consul.address or origin.file.path; no config file was found at vsync.json or \
              /etc/vsync/vsync.json"
         );

@@ -17,7 +17,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Result};
-use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
+use crate::http::{Http, HttpSettings, Method, Reply, Request, TlsSettings, encode_path};
 use crate::scope::Scope;
 use crate::secret::SecretSource;
 
@@ -39,6 +39,8 @@ const MAX_RETRIES: u32 = 2;
 pub struct ConsulSettings {
     /// `http://` or `https://`, host and optional port, without a path or a final slash.
     pub address: String,
+    /// For an `https://` address.
+    pub tls: TlsSettings,
     /// The datacenter whose KV is used; the agent's own by default.
     pub dc: Option<String>,
     /// The ACL token.
@@ -101,6 +103,7 @@ impl Consul {
         Consul {
             http: Http::new(HttpSettings {
                 address: settings.address.clone(),
+                tls: settings.tls.clone(),
                 request_timeout,
                 max_retries,
                 rate_limit: None,
@@ -299,6 +302,7 @@ mod tests {
         ) {
             let consul = Consul::new(ConsulSettings {
                 address: "http://consul:8500".into(),
+                tls: TlsSettings::default(),
                 dc: None,
                 token: None,
             });

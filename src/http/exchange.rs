@@ -22,6 +22,10 @@ const MOST_INTERIM: usize = 8;
 pub(super) enum Failure {
     /// The connection failed.
     Connection(Error),
+    /// A TLS connection failed before any answer had come on it.
+    FirstOnTls(Error),
+    /// The files for TLS can't be used.
+    Files(crate::error::Error),
     /// The answer is larger than the limit.
     TooLarge,
     /// What came is not HTTP, or its end can't be told.
@@ -47,13 +51,16 @@ pub(super) struct Answer {
 /// Sends a request on a connection of `connections`, and reads the whole answer before `until`.
 pub(super) fn exchange(connections: &Connections, message: &Message, until: Instant) -> Result<Answer, Failure> {
     let mut connection = connections.take(until)?;
-    connection.send(&[message.head, message.body], until)?;
+    let is_first = connection.is_new() && connection.is_tls();
+    let (head, bytes) = begin(&mut connection, message, until).map_err(|failure| match failure {
+        Failure::Connection(error) if is_first => Failure::FirstOnTls(error),
+        other => other,
+    })?;
+    let mut body = Vec::new();
     let mut reader = Reader {
         connection: &mut connection,
         until,
     };
-    let (head, bytes) = reader.head()?;
-    let mut body = Vec::new();
     reader.body(head.framing, message.limit, &mut body)?;
     if head.stays_open && connection.received().is_empty() {
         connections.give_back(connection);
@@ -63,6 +70,12 @@ pub(super) fn exchange(connections: &Connections, message: &Message, until: Inst
         head: bytes,
         body,
     })
+}
+
+/// Sends the request and reads the answer's head.
+fn begin(connection: &mut Connection, message: &Message, until: Instant) -> Result<(Head, Vec<u8>), Failure> {
+    connection.send(&[message.head, message.body], until)?;
+    Reader { connection, until }.head()
 }
 
 /// The value of a header in an answer's head, if it is there and is text.

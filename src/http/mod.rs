@@ -11,6 +11,8 @@ mod exchange;
 mod in_flight;
 mod pace;
 mod resolver;
+mod tls;
+mod tls_failure;
 
 use std::io;
 use std::io::Write as _;
@@ -22,9 +24,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use ureq::Agent;
-use ureq::config::Config;
-use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::error::{Error, Kind, Result};
 use crate::scope::{Done, Scope};
@@ -32,6 +31,9 @@ use connections::{CONNECT_LIMIT, Connections};
 use exchange::{Failure, Message, exchange};
 use in_flight::InFlight;
 use pace::Pace;
+use tls::Opener;
+
+pub use tls::TlsSettings;
 
 /// How long a write in flight may go on after a stop or a deadline, so that its outcome is known.
 const WRITE_GRACE: Duration = Duration::from_secs(1);
@@ -49,6 +51,8 @@ const TARGET_LIMIT: usize = 60 * 1024;
 pub struct HttpSettings {
     /// Scheme, host and port, without a final slash.
     pub address: String,
+    /// For an `https://` address.
+    pub tls: TlsSettings,
     /// The limit of one attempt.
     pub request_timeout: Duration,
     /// How often a request is sent again after a failure that may pass.
@@ -275,6 +279,8 @@ impl Http {
     fn explain(&self, failure: &Failure, address: &str, request: &Request) -> Error {
         match failure {
             Failure::Connection(error) => self.explain_connection(error, address, request),
+            Failure::FirstOnTls(error) => self.explain_first_on_tls(error, address, request),
+            Failure::Files(error) => Error::new(error.kind(), error.to_string()),
             Failure::TooLarge => Error::new(
                 Kind::Protocol,
                 format!("an answer from {address} is larger than {} bytes", request.limit),
@@ -283,8 +289,22 @@ impl Http {
         }
     }
 
+    /// A server that wants another client certificate ends the connection, and its reason can get lost.
+    fn explain_first_on_tls(&self, error: &ureq::Error, address: &str, request: &Request) -> Error {
+        match error {
+            ureq::Error::Io(cause) if tls_failure::cause(error).is_none() && !was_cut_while_sending(cause, request) => {
+                let hint = tls_failure::hint(cause, &self.settings.tls);
+                Error::new(Kind::Unreachable, format!("no answer from {address}: {cause}{hint}"))
+            }
+            _ => self.explain_connection(error, address, request),
+        }
+    }
+
     fn explain_connection(&self, error: &ureq::Error, address: &str, request: &Request) -> Error {
         let unreachable = |why: String| Error::new(Kind::Unreachable, format!("no answer from {address}: {why}"));
+        if let Some(cause) = tls_failure::cause(error) {
+            return unreachable(tls_failure::explain(cause, &self.settings.tls));
+        }
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
                 unreachable(format!("no connection within {CONNECT_LIMIT:?}"))
@@ -303,7 +323,6 @@ impl Http {
             ureq::Error::Io(cause) => unreachable(cause.to_string()),
             ureq::Error::HostNotFound => unreachable("its name can't be looked up".to_string()),
             ureq::Error::ConnectionFailed => unreachable("connection failed".to_string()),
-            ureq::Error::Rustls(cause) => unreachable(format!("TLS: {cause}")),
             ureq::Error::ConnectProxyFailed(_) => unreachable("the proxy refuses to connect".to_string()),
             _ => unreachable("a connection can't be made as configured".to_string()),
         }
@@ -312,7 +331,8 @@ impl Http {
 
 impl Pools {
     fn new(settings: &HttpSettings, address: &str) -> Pools {
-        let connections = || Arc::new(Connections::new(address, config(address), settings.connections));
+        let opener = Arc::new(Opener::new(settings.tls.clone(), address));
+        let connections = || Arc::new(Connections::new(Arc::clone(&opener), settings.connections));
         Pools {
             address: address.into(),
             reads: connections(),
@@ -327,18 +347,6 @@ impl Pools {
             writes: Arc::new(self.writes.fresh()),
         }
     }
-}
-
-fn config(address: &str) -> Config {
-    let mut config = Agent::config_builder()
-        .input_buffer_size(BUFFER)
-        .output_buffer_size(BUFFER)
-        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
-    if is_loopback(address) {
-        // As Go's clients do: a proxy from the environment is not meant for this machine itself.
-        config = config.proxy(None);
-    }
-    config.build()
 }
 
 /// Request line and headers.
