@@ -293,12 +293,25 @@ fn free_port() -> u16 {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = FIRST + start.wrapping_add(step) % COUNT;
         let port = u16::try_from(port).expect("below 65536");
-        let is_free = || TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
-        if is_ours(port) && is_free() {
+        if is_ours(port) && is_free(port) {
             return port;
         }
     }
     panic!("no free port on 127.0.0.1");
+}
+
+/// The first of two free ports that follow each other: a development server takes the second for its cluster.
+pub fn free_pair() -> u16 {
+    loop {
+        let first = free_port();
+        if is_ours(first + 1) && is_free(first + 1) {
+            return first;
+        }
+    }
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
 }
 
 /// Locks the port for this process until its end; `false` if another test run has it.
