@@ -1,9 +1,12 @@
 //! TLS at both ends and at Consul, against real listeners: one that any client may use, and one that asks for a client
 //! certificate.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::common::consul::{self, ConsulServer};
+use crate::common::pipe::Pipe;
 use crate::common::pki::{Authority, Pair};
 use crate::common::process::free_ports;
 use crate::common::vault_server::{VaultServer, start_dev_with};
@@ -209,7 +212,9 @@ fn what_a_tls_connection_lacks_is_named_with_its_key() {
     }
     ends.set("/origin", "vault.tls", &json!({}));
     ends.set("/origin", "vault.address", &json!(vault.tls.replace("https:", "http:")));
-    ends.check().expect_code(1);
+    let output = ends.check();
+    let expected = "the server speaks TLS here: write https://";
+    output.expect_code(1).expect(output.stdout.contains(expected), expected);
 }
 
 #[test]
@@ -294,7 +299,7 @@ fn a_certificate_logs_in_and_its_successor_on_disk_takes_over() {
     let rules = policy(server, &origin_policy(&ends.origin));
     server.enable_auth("cert", "cert");
     let role = |name: &str, pem: &str| {
-        let body = json!({ "certificate": pem, "token_policies": [rules], "token_ttl": "2s", "token_max_ttl": "2s" });
+        let body = json!({ "certificate": pem, "token_policies": [rules], "token_ttl": "2s", "token_max_ttl": "1h" });
         server.ok("POST", &format!("auth/cert/certs/{name}"), Some(&body));
     };
     let ca = std::fs::read_to_string(vault.files.path("ca.pem")).expect("the CA");
@@ -305,19 +310,75 @@ fn a_certificate_logs_in_and_its_successor_on_disk_takes_over() {
     ends.log_in("/origin", &json!({ "cert": { "path": "cert" } }));
     ends.once().expect_code(0);
 
+    // A token is renewed only over a connection with the certificate that it was given for.
+    let port = vault.mutual.rsplit(':').next().and_then(|port| port.parse().ok());
+    let pipe = Pipe::start(port.expect("a port"));
+    let address = format!("https://127.0.0.1:{}", pipe.port());
+    ends.set("/origin", "vault.address", &json!(address));
     ends.set_both("tick", &json!("200ms"));
     let daemon = ends.daemon();
     daemon.wait_for_report(0, |report| report["cycle"] == "destination");
-    // Each login is one of the certificate that is on disk by then.
+    let tokens = || -> BTreeSet<String> {
+        let listed = server.ok("LIST", "auth/token/accessors", None);
+        serde_json::from_value(listed["data"]["keys"].clone()).expect("accessors")
+    };
+    let before = tokens();
     vault.files.client("successor").write(&vault.files.folder, "client");
+    pipe.cut();
+    pipe.mend();
+    // Two roles use this login.
+    daemon.wait("both have logged in with the new one", || {
+        (tokens().difference(&before).count() >= 2).then_some(())
+    });
     let late = daemon.reports().len();
     ends.origin.put("late", json!({}));
     daemon.wait_for_report(late, |report| report["cycle"] == "destination" && report["paths"] == 2);
     daemon.signal("TERM");
     let output = crate::ends::expect_prompt_end(daemon, 0);
+    output.expect(!output.stderr.contains("the server failed"), "no renewal that failed");
     for report in &output.reports {
         assert_eq!(report["errors"], json!([]), "{report}");
     }
+}
+
+/// Each key of `value` as a variable of the environment.
+fn variables(name: &str, value: &Value, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                variables(&format!("{name}_{}", key.to_uppercase()), value, found);
+            }
+        }
+        Value::Array(items) if items.iter().all(Value::is_object) && !name.ends_with("TRANSFORMS") => {
+            for (index, value) in items.iter().enumerate() {
+                variables(&format!("{name}_{index}"), value, found);
+            }
+        }
+        Value::String(text) => found.push((name.to_owned(), text.clone())),
+        other => found.push((name.to_owned(), other.to_string())),
+    }
+}
+
+#[test]
+fn the_environment_alone_says_all_of_it() {
+    let vault = TlsVault::start();
+    let mut ends = Ends::between(&vault.server, &vault.server);
+    ends.fill(1);
+    ends.lead_to("/origin", &vault.mutual, &vault.files.mutual());
+    ends.lead_to("/destinations/0", &vault.expired, &json!({ "skipVerify": true }));
+    ends.vsync.folder().write("token", &vault.server.token);
+    ends.log_in("/origin", &json!({ "tokenFile": "token" }));
+    let mut all = Vec::new();
+    variables("VSYNC", &ends.config, &mut all);
+    std::fs::remove_file(ends.vsync.folder().join("vsync.json")).expect("a file");
+    let mut once = ends.vsync.args(["sync", "--once", "-o", "json"]);
+    for (name, value) in &all {
+        once = once.env(name, value);
+    }
+    once.run()
+        .expect_code(0)
+        .expect_stderr("destinations.0.vault.tls.skipVerify (VSYNC_DESTINATIONS_0_VAULT_TLS_SKIPVERIFY)");
+    assert_eq!(ends.arrived(), 1);
 }
 
 #[test]
@@ -386,6 +447,12 @@ fn sync_info_is_kept_in_a_consul_behind_tls_and_client_certificates() {
     assert_eq!(ends.arrived(), 2);
     assert!(server.get("vsync/destination/index").is_some());
 
+    ends.set("/origin", "consul.tls", &json!({}));
+    ends.set("/origin", "consul.address", &json!(address.replace("https:", "http:")));
+    let output = ends.check();
+    let expected = "speaks TLS: write https:// in `consul.address`";
+    output.expect_code(1).expect(output.stdout.contains(expected), expected);
+    ends.set("/origin", "consul.address", &json!(address));
     let cases: [(&[(&str, &str)], &str); 2] = [
         (
             &[],

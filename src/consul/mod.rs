@@ -215,6 +215,10 @@ impl Consul {
         let address = self.http.address();
         let dc = self.settings.dc.as_deref().unwrap_or_default();
         let (kind, meaning) = match reply.status {
+            400 if reply.wants_tls() => (
+                Kind::Protocol,
+                format!("{address} speaks TLS: write https:// in `consul.address`"),
+            ),
             403 if text.contains("ACL not found") => (
                 Kind::BadToken,
                 format!("{address} does not know the ACL token (`consul.token`): wrong, expired or deleted"),

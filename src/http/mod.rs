@@ -122,6 +122,14 @@ impl Reply {
         exchange::header(&self.head, name)
     }
 
+    /// Whether it is what a Go server, as Vault and Consul are, says to who forgot TLS.
+    pub fn wants_tls(&self) -> bool {
+        self.status == 400
+            && self
+                .body
+                .starts_with(b"Client sent an HTTP request to an HTTPS server.")
+    }
+
     fn may_pass(&self) -> bool {
         matches!(self.status, 412 | 429 | 500 | 502..=599)
     }

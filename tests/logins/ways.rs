@@ -60,7 +60,8 @@ fn userpass_logs_in_again_and_again_with_the_password_that_is_in_the_file() {
     vault.enable_auth(&path, "userpass");
     let rules = rules(&ends);
     let user = |password: &str| {
-        let body = json!({ "password": password, "token_policies": [rules], "token_ttl": SHORT, "token_max_ttl": SHORT });
+        let body =
+            json!({ "password": password, "token_policies": [rules], "token_ttl": SHORT, "token_max_ttl": SHORT });
         vault.ok("POST", &format!("auth/{path}/users/{name}"), Some(&body));
     };
     user("hvs.first");
