@@ -18,6 +18,9 @@ use crate::logins::{origin_policy, policy};
 /// The name in the servers' certificates, beside their address.
 const NAME: &str = "vault.test";
 
+/// Keys of `tls` and the files that they name.
+type Keys<'a> = &'a [(&'a str, &'a str)];
+
 /// What the servers and clients have, in a folder.
 pub struct Files {
     folder: Folder,
@@ -64,7 +67,7 @@ impl Files {
         )
     }
 
-    fn tls(&self, keys: &[(&str, &str)]) -> Value {
+    fn tls(&self, keys: Keys) -> Value {
         keys.iter()
             .map(|(key, value)| match *key {
                 "serverName" => ((*key).to_owned(), json!(value)),
@@ -168,7 +171,7 @@ fn what_a_tls_connection_lacks_is_named_with_its_key() {
     ends.set_both("vault.maxRetries", &json!(0));
     let ca = ("caCert", "ca.pem");
     let stranger = [ca, ("clientCert", "stranger.pem"), ("clientKey", "stranger.key")];
-    let cases: [(&str, &[(&str, &str)], &str); 8] = [
+    let cases: [(&str, Keys, &str); 8] = [
         (
             &vault.tls,
             &[],
@@ -243,7 +246,7 @@ fn pem_files_that_cant_be_used_are_named_before_anybody_is_contacted() {
     let address = untouched.address().replace("http:", "https:");
     files.folder.write("empty.pem", "");
     files.folder.write("text.pem", "hvs.SECRET");
-    let cases: [(&[(&str, &str)], &str); 8] = [
+    let cases: [(Keys, &str); 8] = [
         (
             &[("caCert", "none.pem")],
             "tls.caCert: read {}none.pem: entity not found",
@@ -453,7 +456,7 @@ fn sync_info_is_kept_in_a_consul_behind_tls_and_client_certificates() {
     let expected = "speaks TLS: write https:// in `consul.address`";
     output.expect_code(1).expect(output.stdout.contains(expected), expected);
     ends.set("/origin", "consul.address", &json!(address));
-    let cases: [(&[(&str, &str)], &str); 2] = [
+    let cases: [(Keys, &str); 2] = [
         (
             &[],
             "signed by a CA that this machine does not know: set origin.consul.tls.caCert",

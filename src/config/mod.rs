@@ -878,6 +878,46 @@ mod tests {
     }
 
     #[test]
+    fn each_login_says_what_it_lacks() {
+        for (login, expected) in [
+            (
+                json!({"kubernetes": {"path": "k"}}),
+                "origin.vault.kubernetes.role: is missing",
+            ),
+            (json!({"jwt": {"role": "r"}}), "origin.vault.jwt.jwtFile: is missing"),
+            (
+                json!({"cert": {"role": "r"}}),
+                "origin.vault.tls.clientCert: is missing",
+            ),
+            (
+                json!({"userpass": {"username": "u"}}),
+                "origin.vault.userpass.passwordFile: is missing",
+            ),
+            (
+                json!({"userpass": {"passwordFile": "p"}}),
+                "origin.vault.userpass.username: is missing",
+            ),
+            (
+                json!({"approle": {"role_id": "r", "wrapped": true}}),
+                "origin.vault.approle.secret_id_file: is missing",
+            ),
+            (
+                json!({"approle": {"wrapped": true}}),
+                "origin.vault.approle.role_id: is missing",
+            ),
+            (json!({"cert": {}}), "origin.vault: no way to log in"),
+            (json!({"kubernetes": {"role": "r"}}), "fine"),
+            (json!({"jwt": {"jwtFile": "f"}}), "fine"),
+            (json!({"userpass": {"username": "u", "passwordFile": "p"}}), "fine"),
+        ] {
+            let mut vault = login.clone();
+            vault["address"] = json!("https://a");
+            let text = message(Needs::Held, with("/origin/vault", vault));
+            assert!(text.starts_with(expected), "{login}: {text}");
+        }
+    }
+
+    #[test]
     fn no_value_is_ever_in_a_message_nor_a_secret_in_debug() {
         const MARK: &str = "hvs.SECRETMARK";
         let marks = [

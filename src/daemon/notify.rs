@@ -45,7 +45,8 @@ impl Notify {
                 request_timeout: LIMIT,
                 max_retries: 0,
                 rate_limit: None,
-                connections: 1,
+                // Reports are rare: one that was kept may be closed by the time of the next.
+                connections: 0,
             });
             (http, webhook)
         });

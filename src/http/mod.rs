@@ -8,13 +8,13 @@
 
 mod connections;
 mod exchange;
+mod explain;
 mod in_flight;
 mod pace;
 mod resolver;
 mod tls;
 mod tls_failure;
 
-use std::io;
 use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,8 +27,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::error::{Error, Kind, Result};
 use crate::scope::{Done, Scope};
-use connections::{CONNECT_LIMIT, Connections};
-use exchange::{Failure, Message, exchange};
+use connections::Connections;
+use exchange::{Message, exchange};
 use in_flight::InFlight;
 use pace::Pace;
 use tls::Opener;
@@ -283,58 +283,6 @@ impl Http {
             None => self.settings.request_timeout,
         }
     }
-
-    fn explain(&self, failure: &Failure, address: &str, request: &Request) -> Error {
-        match failure {
-            Failure::Connection(error) => self.explain_connection(error, address, request),
-            Failure::FirstOnTls(error) => self.explain_first_on_tls(error, address, request),
-            Failure::Files(error) => Error::new(error.kind(), error.to_string()),
-            Failure::TooLarge => Error::new(
-                Kind::Protocol,
-                format!("an answer from {address} is larger than {} bytes", request.limit),
-            ),
-            Failure::NotHttp => Error::new(Kind::Protocol, format!("the answer from {address} is not HTTP")),
-        }
-    }
-
-    /// A server that wants another client certificate ends the connection, and its reason can get lost.
-    fn explain_first_on_tls(&self, error: &ureq::Error, address: &str, request: &Request) -> Error {
-        match error {
-            ureq::Error::Io(cause) if tls_failure::cause(error).is_none() && !was_cut_while_sending(cause, request) => {
-                let hint = tls_failure::hint(cause, &self.settings.tls);
-                Error::new(Kind::Unreachable, format!("no answer from {address}: {cause}{hint}"))
-            }
-            _ => self.explain_connection(error, address, request),
-        }
-    }
-
-    fn explain_connection(&self, error: &ureq::Error, address: &str, request: &Request) -> Error {
-        let unreachable = |why: String| Error::new(Kind::Unreachable, format!("no answer from {address}: {why}"));
-        if let Some(cause) = tls_failure::cause(error) {
-            return unreachable(tls_failure::explain(cause, &self.settings.tls));
-        }
-        match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-                unreachable(format!("no connection within {CONNECT_LIMIT:?}"))
-            }
-            ureq::Error::Timeout(_) => Error::new(
-                Kind::Timeout,
-                format!("no answer from {address} within {:?}", self.settings.request_timeout),
-            ),
-            ureq::Error::Io(cause) if was_cut_while_sending(cause, request) => Error::new(
-                Kind::Refused,
-                format!(
-                    "{address} closed the connection while {} bytes were sent: over its request size limit?",
-                    request.body.map_or(0, <[u8]>::len)
-                ),
-            ),
-            ureq::Error::Io(cause) => unreachable(cause.to_string()),
-            ureq::Error::HostNotFound => unreachable("its name can't be looked up".to_string()),
-            ureq::Error::ConnectionFailed => unreachable("connection failed".to_string()),
-            ureq::Error::ConnectProxyFailed(_) => unreachable("the proxy refuses to connect".to_string()),
-            _ => unreachable("a connection can't be made as configured".to_string()),
-        }
-    }
 }
 
 impl Pools {
@@ -425,14 +373,6 @@ pub fn cut_at_end<T>(scope: &Scope, clients: &[&Http], body: impl FnOnce() -> T)
         let _finished = finished;
         body()
     })
-}
-
-/// A server that finds a body too large answers and closes while the rest is still being sent; the answer is
-/// then lost, and all that is seen is a broken connection (FACTS.md section 5).
-fn was_cut_while_sending(cause: &io::Error, request: &Request) -> bool {
-    const LARGE: usize = 512 * 1024;
-    let cut = matches!(cause.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
-    cut && request.body.is_some_and(|body| body.len() >= LARGE)
 }
 
 fn pause_before(attempt: u32, retry_after: Option<&str>) -> Duration {

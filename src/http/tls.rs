@@ -185,8 +185,11 @@ pub(super) struct Opener {
     settings: TlsSettings,
     target: Uri,
     direct: bool,
-    read: Mutex<Option<(Vec<Option<Stamp>>, Arc<Way>)>>,
+    read: Mutex<Option<Read>>,
 }
+
+/// What was read, and the files as they were then.
+type Read = (Vec<Option<Stamp>>, Arc<Way>);
 
 /// By what a changed file is known: its inode, size and time of change.
 type Stamp = (u64, u64, i64, i64);
