@@ -2,6 +2,10 @@
 //! certificate.
 
 use std::collections::BTreeSet;
+use std::io::{BufReader, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
@@ -11,7 +15,7 @@ use crate::common::pki::{Authority, Pair};
 use crate::common::process::free_ports;
 use crate::common::vault_server::{VaultServer, start_dev_with};
 use crate::common::vsync::Output;
-use crate::common::{Folder, vault_server};
+use crate::common::{Folder, vault_server, wire};
 use crate::ends::{Ends, Untouched};
 use crate::logins::{origin_policy, policy};
 
@@ -479,4 +483,98 @@ fn sync_info_is_kept_in_a_consul_behind_tls_and_client_certificates() {
     ends.check()
         .expect_code(0)
         .expect_stderr("origin.consul.tls.skipVerify: the server's certificate is not checked");
+}
+
+/// An HTTP proxy that opens tunnels (`CONNECT`), whatever the host, to that port of this machine.
+struct Tunnels {
+    port: u16,
+    asked: Arc<Mutex<Vec<String>>>,
+    open: Arc<Mutex<Option<Vec<TcpStream>>>>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Tunnels {
+    fn start() -> Tunnels {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let open = Arc::new(Mutex::new(Some(Vec::new())));
+        let (noted, sockets) = (Arc::clone(&asked), Arc::clone(&open));
+        let accepting = std::thread::spawn(move || {
+            let mut copying = Vec::new();
+            for client in listener.incoming().map_while(Result::ok) {
+                let mut sockets = sockets.lock().expect("no panic");
+                let Some(sockets) = &mut *sockets else { break };
+                let mut reader = BufReader::new(client.try_clone().expect("a socket"));
+                let Ok(Some(head)) = wire::read_head(&mut reader) else {
+                    continue;
+                };
+                noted.lock().expect("no panic").push(head.line.clone());
+                let port = head
+                    .line
+                    .split(' ')
+                    .nth(1)
+                    .and_then(|to| to.rsplit(':').next()?.parse::<u16>().ok());
+                let server = TcpStream::connect(("127.0.0.1", port.expect("a port"))).expect("a server");
+                (&client).write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("an answer");
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (mut from, mut to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
+                    sockets.push(from.try_clone().expect("a socket"));
+                    copying.push(std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    }));
+                }
+            }
+            copying.into_iter().for_each(|one| drop(one.join()));
+        });
+        Tunnels {
+            port,
+            asked,
+            open,
+            accepting: Some(accepting),
+        }
+    }
+}
+
+impl Drop for Tunnels {
+    fn drop(&mut self) {
+        let sockets = self.open.lock().ok().and_then(|mut open| open.take());
+        sockets
+            .iter()
+            .flatten()
+            .for_each(|one| drop(one.shutdown(Shutdown::Both)));
+        // The listener only looks when somebody connects.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        drop(self.accepting.take().map(JoinHandle::join));
+    }
+}
+
+#[test]
+fn a_server_name_is_for_tls_and_not_for_a_proxy() {
+    let vault = TlsVault::start();
+    let tunnels = Tunnels::start();
+    let mut ends = Ends::between(&vault.server, &vault.server);
+    ends.fill(1);
+    let address = vault.named.replace("127.0.0.1", "far.example");
+    let keys = [("caCert", "ca.pem"), ("serverName", "other.test")];
+    ends.lead_to("/origin", &address, &vault.files.tls(&keys));
+    let proxy = format!("http://127.0.0.1:{}", tunnels.port);
+    let run = |ends: &Ends| {
+        let once = ends.vsync.args(["sync", "--once", "-o", "json"]);
+        once.env("HTTPS_PROXY", &proxy).run()
+    };
+    run(&ends).expect_code(0);
+    assert_eq!(ends.arrived(), 1);
+    let asked = tunnels.asked.lock().expect("no panic").clone();
+    let expected = format!("CONNECT {} HTTP/1.1", address.trim_start_matches("https://"));
+    assert!(
+        !asked.is_empty() && asked.iter().all(|line| *line == expected),
+        "{asked:?}"
+    );
+    // Without the name the certificate is not the host's.
+    ends.lead_to("/origin", &address, &vault.files.tls(&keys[..1]));
+    let output = run(&ends);
+    let expected = "its certificate is for another name";
+    output.expect_code(1).expect(output.stdout.contains(expected), expected);
 }
