@@ -31,7 +31,10 @@ const ONLY: [(&str, &[&str]); 16] = [
     // The map, and `run`, which puts the parts together.
     ("lib", &["cli", "config", "cycle", "daemon", "scope"]),
     // Settings hold what the layers below need; they are never handed down whole.
-    ("config", &["vault", "consul", "filter", "transform", "secret", "error"]),
+    (
+        "config",
+        &["vault", "consul", "http", "filter", "transform", "secret", "error"],
+    ),
     ("cli", &["config", "error"]),
     ("logger", &["config", "time"]),
     // An engine knows its server and its insight, nothing of stores and cycles.
@@ -52,7 +55,7 @@ const ONLY: [(&str, &[&str]); 16] = [
 
 /// Words that only these files may hold, outside their tests.
 const CONFINED: [(&str, &[&str], &str); 10] = [
-    (r"\bureq\b", &["http/"], "one place knows the HTTP library"),
+    (r"\b(ureq|rustls)\b", &["http/"], "one place knows the HTTP library"),
     (r"\bctrlc\b", &["main.rs"], "one place takes signals"),
     (
         r"\benv::(var|vars|args)|env::\w+_os\b",

@@ -3,6 +3,7 @@
 mod lives;
 mod rights;
 mod tokens;
+mod ways;
 
 use serde_json::{Value, json};
 

@@ -357,3 +357,17 @@ fn the_webhook_is_no_flag_and_is_not_shown() {
     let output = ends.vsync.args(["check"]).env("VSYNC_NOTIFY_WEBHOOK", &url).run();
     output.expect_code(0).expect_nowhere(TOKEN);
 }
+
+#[test]
+fn the_webhook_may_stand_in_a_file() {
+    let hook = Hook::start("200 OK");
+    let ends = failing(&json!({ "webhookFile": "hook" }));
+    ends.vsync.folder().write("hook", format!("{}\n", hook.url()));
+    let output = ends.vsync.args(["origin", "--once", "-o", "json"]).run();
+    output.expect_code(1).expect_nowhere(TOKEN);
+    assert_eq!(hook.reports(), std::slice::from_ref(output.report("origin")));
+    ends.vsync.folder().write("hook", format!("ftp://host/{TOKEN}"));
+    let output = ends.vsync.args(["origin", "--once"]).run();
+    output.expect_code(2).expect_nowhere(TOKEN);
+    output.expect_stderr("notify.webhookFile: the URL in the file must start with http:// or https://");
+}

@@ -132,6 +132,7 @@ pub const KEYS: &[Key] = &[
     top("log.type", Kind::Choice(&["console", "json"]), "console", "the form of a log line"),
     top("notify.command", Kind::Command, "", "a program and its arguments, run without a shell; gets the report of a fatal error on its stdin"),
     top("notify.webhook", Kind::Webhook, "", "the report of a fatal error is posted to this URL"),
+    top("notify.webhookFile", Kind::Text, "", "the file that holds the URL of the webhook"),
 
     end("name", Kind::Name, "", "label (without it: origin, destination); destinations need distinct names"),
     end("vault.address", Kind::Address, "", "http(s)://host:port of the Vault"),
@@ -142,6 +143,23 @@ pub const KEYS: &[Key] = &[
     end("vault.approle.role_id", Kind::Text, "", "log in with AppRole: the role id"),
     end("vault.approle.secret_id", Kind::Secret, "", "the secret id of the AppRole"),
     end("vault.approle.secret_id_file", Kind::Text, "", "the file that holds the secret id of the AppRole"),
+    end("vault.approle.wrapped", Kind::Bool, "false", "the secret id is a response-wrapping token, which is unwrapped once"),
+    end("vault.kubernetes.path", Kind::Segments, "kubernetes", "where the Kubernetes auth method is mounted"),
+    end("vault.kubernetes.role", Kind::Text, "", "log in with the service account's token: the role"),
+    end("vault.kubernetes.jwtFile", Kind::Text, "/var/run/secrets/kubernetes.io/serviceaccount/token", "the file that holds that token, read at each login"),
+    end("vault.jwt.path", Kind::Segments, "jwt", "where the JWT auth method is mounted"),
+    end("vault.jwt.role", Kind::Text, "", "the role of the JWT login (without it: the method's default role)"),
+    end("vault.jwt.jwtFile", Kind::Text, "", "log in with the JWT in this file, read at each login"),
+    end("vault.cert.path", Kind::Segments, "cert", "where the TLS certificate auth method is mounted"),
+    end("vault.cert.role", Kind::Text, "", "log in with the client certificate of vault.tls: the role (with cert.path alone: any that matches)"),
+    end("vault.userpass.path", Kind::Segments, "userpass", "where the userpass auth method is mounted"),
+    end("vault.userpass.username", Kind::Name, "", "log in with name and password: the name"),
+    end("vault.userpass.passwordFile", Kind::Text, "", "the file that holds the password, read at each login"),
+    end("vault.tls.caCert", Kind::Text, "", "PEM file of the CAs that the Vault's certificate may be of (without it: the system's)"),
+    end("vault.tls.clientCert", Kind::Text, "", "PEM file of the certificate that is shown to the Vault, with its chain"),
+    end("vault.tls.clientKey", Kind::Text, "", "PEM file of that certificate's private key"),
+    end("vault.tls.serverName", Kind::Text, "", "the name that the Vault's certificate is for (without it: the address's host)"),
+    end("vault.tls.skipVerify", Kind::Bool, "false", "do not check the Vault's certificate: for experiments only"),
     end("vault.requestTimeout", Kind::Duration { min: MS }, "60s", "time limit of one request"),
     end("vault.maxRetries", Kind::Whole { min: 0, max: 10 }, "2", "how often a request is sent again after a failure that may pass"),
     end("vault.rateLimit", Kind::Whole { min: 1, max: 1_000_000 }, "", "requests a second, shared by all workers (without it: no limit)"),
@@ -149,6 +167,11 @@ pub const KEYS: &[Key] = &[
     end("consul.dc", Kind::Text, "", "the Consul datacenter (without it: the agent's own)"),
     end("consul.token", Kind::Secret, "", "the Consul ACL token"),
     end("consul.tokenFile", Kind::Text, "", "the file that holds the Consul ACL token"),
+    end("consul.tls.caCert", Kind::Text, "", "PEM file of the CAs that Consul's certificate may be of (without it: the system's)"),
+    end("consul.tls.clientCert", Kind::Text, "", "PEM file of the certificate that is shown to Consul, with its chain"),
+    end("consul.tls.clientKey", Kind::Text, "", "PEM file of that certificate's private key"),
+    end("consul.tls.serverName", Kind::Text, "", "the name that Consul's certificate is for (without it: the address's host)"),
+    end("consul.tls.skipVerify", Kind::Bool, "false", "do not check Consul's certificate: for experiments only"),
     end("file.path", Kind::Text, "", "a local folder that keeps this end's sync info, instead of Consul"),
     end("mounts", Kind::Mounts, "", "data paths, each ending with / (a destination without it takes the origin's)"),
     end("include", Kind::Regexes, "", "regexes of the origin paths that are synced (without it: all)"),
@@ -382,8 +405,9 @@ VSYNC_DESTINATIONS_0_TICK) or a single object `destination` (destination.tick, V
 Keys that hold a secret are not taken as flags. As a flag or in the environment a list is separated by
 commas or is a JSON array; `transforms` and `notify.command` are always JSON arrays.
 
-Exactly one way to log in is given for each end: vault.token, vault.tokenFile or vault.approle. VAULT_TOKEN
-and ~/.vault-token never apply by themselves. Exactly one of consul and file keeps an end's sync info.
+Exactly one way to log in is given for each end: vault.token, vault.tokenFile, vault.approle, vault.kubernetes,
+vault.jwt, vault.cert or vault.userpass. VAULT_TOKEN and ~/.vault-token never apply by themselves. Exactly one of
+consul and file keeps an end's sync info.
 ";
 
 fn key_help(place: Place, key: &Key) -> String {
@@ -435,6 +459,25 @@ mod tests {
         }
         assert!(help.contains("VSYNC_ORIGIN_VAULT_APPROLE_SECRET_ID"));
         assert!(help.lines().all(|line| line.len() <= 120));
+    }
+
+    #[test]
+    fn each_secret_can_stand_in_a_file_of_its_own() {
+        let secrets: Vec<&Key> = KEYS.iter().filter(|key| key.kind.is_secret()).collect();
+        assert!(secrets.len() >= 4);
+        for key in secrets {
+            let is_its_file = |other: &&Key| {
+                let name = other.name.strip_prefix(key.name).unwrap_or_default();
+                matches!(name, "File" | "_file") && other.section == key.section && !other.kind.is_secret()
+            };
+            assert!(KEYS.iter().any(|other| is_its_file(&other)), "{} has no file", key.name);
+        }
+        for key in KEYS
+            .iter()
+            .filter(|key| key.name.ends_with("password") || key.name.ends_with("jwt"))
+        {
+            assert!(key.kind.is_secret(), "{}", key.name);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `file` and `json` read the file, `layers` lays the sources over each other, and `build` applies the
 //! rules that concern several keys. Nothing outside this module sees a value that has not been checked.
 
+mod access;
 mod build;
 mod file;
 mod json;
@@ -124,7 +125,8 @@ fn load_found(
             "{path}: holds a secret ({key}) and is open to other users, chmod 600 it"
         ));
     }
-    let mut settings = build::build(&values, needs, &note)?;
+    let (mut settings, more) = build::build(&values, needs, &note)?;
+    warnings.extend(more);
     settings.notify.withheld = withheld;
     Ok((settings, warnings))
 }
@@ -459,7 +461,8 @@ mod tests {
             "nothing to do: give origin.mounts, a destination, or both; origin.vault.address: is missing, give it in \
              the config file, as VSYNC_ORIGIN_VAULT_ADDRESS or --origin.vault.address; origin.vault: no way to log in, \
              give one of origin.vault.token (VSYNC_ORIGIN_VAULT_TOKEN), origin.vault.tokenFile and \
-             origin.vault.approle; VAULT_TOKEN and ~/.vault-token never apply by themselves; origin: no place for its \
+             origin.vault.approle, or origin.vault.kubernetes, origin.vault.jwt, origin.vault.cert, origin.vault.userpass; \
+             VAULT_TOKEN and ~/.vault-token never apply by themselves; origin: no place for its \
              sync info, give origin.consul.address or origin.file.path; no config file was found at vsync.json or \
              /etc/vsync/vsync.json"
         );
@@ -872,6 +875,46 @@ mod tests {
         set(&mut config, "/destination/dc", Value::Null);
         set(&mut config, "/dataPaths", Value::Null);
         assert!(message(Needs::Held, config).contains("two ways to log in"));
+    }
+
+    #[test]
+    fn each_login_says_what_it_lacks() {
+        for (login, expected) in [
+            (
+                json!({"kubernetes": {"path": "k"}}),
+                "origin.vault.kubernetes.role: is missing",
+            ),
+            (json!({"jwt": {"role": "r"}}), "origin.vault.jwt.jwtFile: is missing"),
+            (
+                json!({"cert": {"role": "r"}}),
+                "origin.vault.tls.clientCert: is missing",
+            ),
+            (
+                json!({"userpass": {"username": "u"}}),
+                "origin.vault.userpass.passwordFile: is missing",
+            ),
+            (
+                json!({"userpass": {"passwordFile": "p"}}),
+                "origin.vault.userpass.username: is missing",
+            ),
+            (
+                json!({"approle": {"role_id": "r", "wrapped": true}}),
+                "origin.vault.approle.secret_id_file: is missing",
+            ),
+            (
+                json!({"approle": {"wrapped": true}}),
+                "origin.vault.approle.role_id: is missing",
+            ),
+            (json!({"cert": {}}), "origin.vault: no way to log in"),
+            (json!({"kubernetes": {"role": "r"}}), "fine"),
+            (json!({"jwt": {"jwtFile": "f"}}), "fine"),
+            (json!({"userpass": {"username": "u", "passwordFile": "p"}}), "fine"),
+        ] {
+            let mut vault = login.clone();
+            vault["address"] = json!("https://a");
+            let text = message(Needs::Held, with("/origin/vault", vault));
+            assert!(text.starts_with(expected), "{login}: {text}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Result};
-use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
+use crate::http::{Http, HttpSettings, Method, Reply, Request, TlsSettings, encode_path};
 use crate::scope::Scope;
 use crate::secret::SecretSource;
 
@@ -40,6 +40,8 @@ const MAX_RETRIES: u32 = 2;
 pub struct ConsulSettings {
     /// `http://` or `https://`, host and optional port, without a path or a final slash.
     pub address: String,
+    /// For an `https://` address.
+    pub tls: TlsSettings,
     /// The datacenter whose KV is used; the agent's own by default.
     pub dc: Option<String>,
     /// The ACL token.
@@ -102,6 +104,7 @@ impl Consul {
         Consul {
             http: Http::new(HttpSettings {
                 address: settings.address.clone(),
+                tls: settings.tls.clone(),
                 request_timeout,
                 max_retries,
                 rate_limit: None,
@@ -213,6 +216,10 @@ impl Consul {
         let address = self.http.address();
         let dc = self.settings.dc.as_deref().unwrap_or_default();
         let (kind, meaning) = match reply.status {
+            400 if reply.wants_tls() => (
+                Kind::Protocol,
+                format!("{address} speaks TLS: write https:// in `consul.address`"),
+            ),
             403 if text.contains("ACL not found") => (
                 Kind::BadToken,
                 format!("{address} does not know the ACL token (`consul.token`): wrong, expired or deleted"),
@@ -300,6 +307,7 @@ mod tests {
         ) {
             let consul = Consul::new(ConsulSettings {
                 address: "http://consul:8500".into(),
+                tls: TlsSettings::default(),
                 dc: None,
                 token: None,
             });

@@ -76,13 +76,15 @@ impl Place {
 
     /// Path prefixes of this server under which the origin's data paths lie, if this is the origin's own server.
     pub fn origin_prefixes(&self, origin: &Meta) -> Vec<String> {
-        if self.cluster_id != origin.cluster_id || self.namespace != origin.namespace {
+        if self.cluster_id != origin.cluster_id {
             return Vec::new();
         }
         let mut prefixes = Vec::new();
         for own in &self.data_paths {
             for theirs in &origin.data_paths {
-                if own.mount.uuid == theirs.mount_uuid {
+                // Two namespaces may name one mount, each from where it stands.
+                let is_told_apart = !own.mount.uuid.is_empty() || self.namespace == origin.namespace;
+                if own.mount.uuid == theirs.mount_uuid && is_told_apart {
                     let folder = theirs.path.strip_prefix(&theirs.mount).unwrap_or_default();
                     prefixes.push(format!("{}{folder}", own.engine.prefix()));
                 }

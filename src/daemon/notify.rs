@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::config::{NotifySettings, Webhook};
 use crate::cycle::Report;
 use crate::error::{Error, Kind, Result, fail};
-use crate::http::{self, Http, HttpSettings, Method, Request};
+use crate::http::{self, Http, HttpSettings, Method, Request, TlsSettings};
 use crate::scope::{Done, Scope};
 
 /// How long the command and the webhook may take, each.
@@ -41,10 +41,11 @@ impl Notify {
         let webhook = settings.webhook.map(|webhook| {
             let http = Http::new(HttpSettings {
                 address: webhook.address.clone(),
+                tls: TlsSettings::default(),
                 request_timeout: LIMIT,
                 max_retries: 0,
                 rate_limit: None,
-                // A connection that is hardly ever used is mostly closed when it is needed.
+                // Reports are rare: one that was kept may be closed by the time of the next.
                 connections: 0,
             });
             (http, webhook)

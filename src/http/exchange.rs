@@ -22,6 +22,10 @@ const MOST_INTERIM: usize = 8;
 pub(super) enum Failure {
     /// The connection failed.
     Connection(Error),
+    /// A TLS connection failed before any answer had come on it.
+    FirstOnTls(Error),
+    /// The files for TLS can't be used.
+    Files(crate::error::Error),
     /// The answer is larger than the limit.
     TooLarge,
     /// What came is not HTTP, or its end can't be told.
@@ -54,10 +58,14 @@ pub(super) fn exchange(connections: &Connections, message: &Message, until: Inst
     let is_lost = matches!(outcome, Err(Failure::Connection(Error::Io(_)))) && connection.is_stale();
     let (head, answer) = if is_lost && message.is_repeatable {
         connection = connections.connect(until)?;
-        exchange_on(&mut connection, message, until)?
+        exchange_on(&mut connection, message, until)
     } else {
-        outcome?
-    };
+        outcome
+    }
+    .map_err(|failure| match failure {
+        Failure::Connection(error) if connection.is_new_tls() => Failure::FirstOnTls(error),
+        other => other,
+    })?;
     if head.stays_open && connection.received().is_empty() {
         connections.give_back(connection);
     }
@@ -423,8 +431,7 @@ mod tests {
     #[test]
     fn a_read_survives_a_server_that_closes_connections_without_a_word() {
         let (address, serving) = closing_server(3);
-        let config = ureq::Agent::config_builder().proxy(None).build();
-        let connections = Connections::new(&address, config, 1);
+        let connections = Connections::leading_to(&address);
         let message = Message {
             head: b"GET / HTTP/1.1\r\n\r\n",
             body: b"",

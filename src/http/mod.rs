@@ -8,11 +8,13 @@
 
 mod connections;
 mod exchange;
+mod explain;
 mod in_flight;
 mod pace;
 mod resolver;
+mod tls;
+mod tls_failure;
 
-use std::io;
 use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,16 +24,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use ureq::Agent;
-use ureq::config::Config;
-use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::error::{Error, Kind, Result};
 use crate::scope::{Done, Scope};
-use connections::{CONNECT_LIMIT, Connections};
-use exchange::{Failure, Message, exchange};
+use connections::Connections;
+use exchange::{Message, exchange};
 use in_flight::InFlight;
 use pace::Pace;
+use tls::Opener;
+
+pub use tls::TlsSettings;
 
 /// How long a write in flight may go on after a stop or a deadline, so that its outcome is known.
 const WRITE_GRACE: Duration = Duration::from_secs(1);
@@ -49,6 +51,8 @@ const TARGET_LIMIT: usize = 60 * 1024;
 pub struct HttpSettings {
     /// Scheme, host and port, without a final slash.
     pub address: String,
+    /// For an `https://` address.
+    pub tls: TlsSettings,
     /// The limit of one attempt.
     pub request_timeout: Duration,
     /// How often a request is sent again after a failure that may pass.
@@ -116,6 +120,14 @@ impl Reply {
     /// A header's value, if it is there and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         exchange::header(&self.head, name)
+    }
+
+    /// Whether it is what a Go server, as Vault and Consul are, says to who forgot TLS.
+    pub fn wants_tls(&self) -> bool {
+        self.status == 400
+            && self
+                .body
+                .starts_with(b"Client sent an HTTP request to an HTTPS server.")
     }
 
     fn may_pass(&self) -> bool {
@@ -272,48 +284,12 @@ impl Http {
             None => self.settings.request_timeout,
         }
     }
-
-    fn explain(&self, failure: &Failure, address: &str, request: &Request) -> Error {
-        match failure {
-            Failure::Connection(error) => self.explain_connection(error, address, request),
-            Failure::TooLarge => Error::new(
-                Kind::Protocol,
-                format!("an answer from {address} is larger than {} bytes", request.limit),
-            ),
-            Failure::NotHttp => Error::new(Kind::Protocol, format!("the answer from {address} is not HTTP")),
-        }
-    }
-
-    fn explain_connection(&self, error: &ureq::Error, address: &str, request: &Request) -> Error {
-        let unreachable = |why: String| Error::new(Kind::Unreachable, format!("no answer from {address}: {why}"));
-        match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-                unreachable(format!("no connection within {CONNECT_LIMIT:?}"))
-            }
-            ureq::Error::Timeout(_) => Error::new(
-                Kind::Timeout,
-                format!("no answer from {address} within {:?}", self.settings.request_timeout),
-            ),
-            ureq::Error::Io(cause) if was_cut_while_sending(cause, request) => Error::new(
-                Kind::Refused,
-                format!(
-                    "{address} closed the connection while {} bytes were sent: over its request size limit?",
-                    request.body.map_or(0, <[u8]>::len)
-                ),
-            ),
-            ureq::Error::Io(cause) => unreachable(cause.to_string()),
-            ureq::Error::HostNotFound => unreachable("its name can't be looked up".to_string()),
-            ureq::Error::ConnectionFailed => unreachable("connection failed".to_string()),
-            ureq::Error::Rustls(cause) => unreachable(format!("TLS: {cause}")),
-            ureq::Error::ConnectProxyFailed(_) => unreachable("the proxy refuses to connect".to_string()),
-            _ => unreachable("a connection can't be made as configured".to_string()),
-        }
-    }
 }
 
 impl Pools {
     fn new(settings: &HttpSettings, address: &str) -> Pools {
-        let connections = || Arc::new(Connections::new(address, config(address), settings.connections));
+        let opener = Arc::new(Opener::new(settings.tls.clone(), address));
+        let connections = || Arc::new(Connections::new(Arc::clone(&opener), settings.connections));
         Pools {
             address: address.into(),
             reads: connections(),
@@ -328,18 +304,6 @@ impl Pools {
             writes: Arc::new(self.writes.fresh()),
         }
     }
-}
-
-fn config(address: &str) -> Config {
-    let mut config = Agent::config_builder()
-        .input_buffer_size(BUFFER)
-        .output_buffer_size(BUFFER)
-        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
-    if is_loopback(address) {
-        // As Go's clients do: a proxy from the environment is not meant for this machine itself.
-        config = config.proxy(None);
-    }
-    config.build()
 }
 
 /// Request line and headers.
@@ -410,14 +374,6 @@ pub fn cut_at_end<T>(scope: &Scope, clients: &[&Http], body: impl FnOnce() -> T)
         let _finished = finished;
         body()
     })
-}
-
-/// A server that finds a body too large answers and closes while the rest is still being sent; the answer is
-/// then lost, and all that is seen is a broken connection (FACTS.md section 5).
-fn was_cut_while_sending(cause: &io::Error, request: &Request) -> bool {
-    const LARGE: usize = 512 * 1024;
-    let cut = matches!(cause.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
-    cut && request.body.is_some_and(|body| body.len() >= LARGE)
 }
 
 fn pause_before(attempt: u32, retry_after: Option<&str>) -> Duration {

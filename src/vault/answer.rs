@@ -235,6 +235,9 @@ fn redirect(reply: &Reply) -> Error {
 }
 
 fn not_vault(reply: &Reply) -> String {
+    if reply.wants_tls() {
+        return "the server speaks TLS here: write https:// in `vault.address`".to_string();
+    }
     let what = match reply.header("content-type") {
         Some(kind) if kind.contains("html") => "an HTML page",
         _ => "something",

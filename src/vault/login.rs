@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::json;
 
 use super::token::Life;
-use super::{AppRole, Login, Session, answer};
+use super::{Login, Session, answer};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Method;
-use crate::secret::{SecretSource, SecretString, read_secret};
+use crate::secret::{SecretString, read_secret};
 
 /// `auth` of a login's or a renewal's answer.
 #[derive(Deserialize)]
@@ -59,31 +58,23 @@ impl Session<'_> {
         match &self.vault.settings.login {
             Login::Token(token) => Ok((token.clone(), Life::default())),
             Login::TokenFile(path) => Ok((read_secret(path)?, Life::default())),
-            Login::AppRole(role) => self.log_in_by_approle(role),
+            login => self.log_in_by(login),
         }
     }
 
-    fn log_in_by_approle(&self, role: &AppRole) -> Result<(SecretString, Life)> {
-        let path = format!("auth/{}/login", role.path);
-        let mut body = json!({ "role_id": role.role_id });
-        if let Some(source) = &role.secret_id {
-            body["secret_id"] = json!(source.read()?.reveal());
-        }
+    fn log_in_by(&self, login: &Login) -> Result<(SecretString, Life)> {
+        let (method, address) = (login.method(), self.http.address());
+        let request = self.login_request(login);
+        let (path, body) = request
+            .map_err(|error| self.as_lasting(error))
+            .context(|| format!("log in at {address} by {method}"))?;
+        let context = || format!("log in at {address} by {method} ({path})");
         let asked = Instant::now();
-        let context = || format!("log in at {} by AppRole ({path})", self.http.address());
         let reply = self
             .send_with(None, Method::Post, &path, Some(body.to_string().as_bytes()))
-            .and_then(answer::done)
-            .map_err(|error| match error.kind() {
-                Kind::Denied => Error::new(
-                    Kind::BadToken,
-                    "there is no AppRole login at this path; correct `vault.approle.path`",
-                ),
-                _ => error,
-            })
-            .map_err(|error| match error.kind() {
-                Kind::BadToken => self.as_lasting(error),
-                _ => error,
+            .and_then(|reply| match reply.status {
+                200..=299 => answer::done(reply),
+                _ => Err(self.as_lasting(login.refusal(&reply))),
             })
             .context(context)?;
         let auth = auth(&reply.body).context(context)?;
@@ -106,31 +97,21 @@ impl Session<'_> {
         Ok(Some(life.with_root(is_root(found.policies.as_deref()))))
     }
 
-    /// What to call the token in messages.
-    pub(super) fn source(&self) -> String {
-        match &self.vault.settings.login {
-            Login::Token(_) => "the configured token".to_string(),
-            Login::TokenFile(path) => format!("the token in {}", path.display()),
-            Login::AppRole(_) => "the token of the AppRole login".to_string(),
-        }
-    }
-
     /// The error for a token that the server refuses. What the configuration holds will be refused at every tick; a
     /// file may be written anew.
     pub(super) fn lost_token(&self) -> Error {
         let why = format!(
             "{} refuses {}: wrong, expired or revoked, or not allowed to read auth/token/lookup-self",
             self.http.address(),
-            self.source()
+            self.vault.settings.login.source()
         );
         self.as_lasting(Error::new(Kind::BadToken, why))
     }
 
     fn as_lasting(&self, error: Error) -> Error {
-        match &self.vault.settings.login {
-            Login::Token(_) => error.fatal(),
-            Login::AppRole(role) if !matches!(role.secret_id, Some(SecretSource::File(_))) => error.fatal(),
-            Login::AppRole(_) | Login::TokenFile(_) => error,
+        match error.kind() == Kind::BadToken && self.vault.settings.login.is_fixed() {
+            true => error.fatal(),
+            false => error,
         }
     }
 }
@@ -141,6 +122,10 @@ impl Session<'_> {
 /// [`Kind::Protocol`]; it never quotes the answer.
 pub fn auth(body: &[u8]) -> Result<Auth> {
     match serde_json::from_slice::<AuthAnswer>(body) {
+        Ok(answer) if answer.auth.client_token.is_empty() => fail(
+            Kind::Protocol,
+            "the answer holds no token: does the login ask for a second factor?",
+        ),
         Ok(answer) => Ok(answer.auth),
         Err(_) => fail(Kind::Protocol, "the answer holds no token"),
     }

@@ -9,15 +9,16 @@ mod answer;
 mod freshness;
 mod login;
 mod token;
+mod ways;
+mod wrapped;
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result, fail};
-use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
+use crate::http::{Http, HttpSettings, Method, Reply, Request, TlsSettings, encode_path};
 use crate::scope::Scope;
-use crate::secret::{SecretSource, SecretString};
+use crate::secret::SecretString;
 use freshness::{Age, Demand, FORWARD, Freshness, INDEX};
 use token::Held;
 
@@ -25,6 +26,8 @@ pub use access::{Health, Mount};
 pub use active::Active;
 pub use answer::{Found, data};
 pub use token::with_tokens_kept;
+pub use ways::{AppRole, CertLogin, JwtLogin, Login, UserPassLogin};
+pub use wrapped::Unwrapped;
 
 /// The largest answer that is read, in bytes: twice what a server takes as a request by default, which also
 /// holds the names of a million keys in one folder.
@@ -35,6 +38,8 @@ const ANSWER_LIMIT: u64 = 64 << 20;
 pub struct VaultSettings {
     /// `http://` or `https://`, host and optional port, without a path or a final slash.
     pub address: String,
+    /// For an `https://` address.
+    pub tls: TlsSettings,
     /// The namespace of every request, without slashes at its ends.
     pub namespace: Option<String>,
     /// The one configured way to log in.
@@ -49,28 +54,6 @@ pub struct VaultSettings {
     pub rate_limit: Option<NonZeroU32>,
     /// Connections kept alive: one for each worker.
     pub connections: usize,
-}
-
-/// A way to log in.
-#[derive(Clone, Debug)]
-pub enum Login {
-    /// A token as configured.
-    Token(SecretString),
-    /// A file that holds the token; read again when it changes.
-    TokenFile(PathBuf),
-    /// AppRole: <https://openbao.org/api-docs/auth/approle/>.
-    AppRole(AppRole),
-}
-
-/// An AppRole login.
-#[derive(Clone, Debug)]
-pub struct AppRole {
-    /// Where the auth method is mounted, without slashes at its ends.
-    pub path: String,
-    /// The role id.
-    pub role_id: String,
-    /// The secret id; none for roles with `bind_secret_id=false`.
-    pub secret_id: Option<SecretSource>,
 }
 
 /// A client of one Vault; shared by the threads of one role.
@@ -89,6 +72,7 @@ impl Vault {
         let http = |connections| {
             Http::new(HttpSettings {
                 address: settings.address.clone(),
+                tls: settings.tls.clone(),
                 request_timeout: settings.request_timeout,
                 max_retries: settings.max_retries,
                 rate_limit: settings.rate_limit,

@@ -243,7 +243,7 @@ impl Session<'_> {
         let Some(left) = life.left() else {
             return Ok(());
         };
-        let source = self.source();
+        let source = self.vault.settings.login.source();
         let address = self.http.address();
         if left < reserve && !matches!(self.vault.settings.login, Login::TokenFile(_)) {
             let why = format!(
@@ -263,8 +263,8 @@ impl Session<'_> {
     /// Why the token has an end that vsync can't move; `None` if it has none, or can be replaced.
     fn why_it_ends(&self, life: &Life) -> Option<&'static str> {
         life.expires?;
-        match self.vault.settings.login {
-            Login::AppRole(_) => None,
+        match &self.vault.settings.login {
+            login if login.can_be_repeated() => None,
             _ if !self.vault.settings.renew_token => Some("`renewToken` is false"),
             _ if !life.renewable => Some("it can't be renewed"),
             _ if life.is_capped => Some("it has reached its maximum lifetime"),
@@ -294,6 +294,8 @@ impl Session<'_> {
                     return Ok(());
                 }
                 400 | 403 => life.is_capped = true,
+                // A certificate's token is renewed only over a connection with the same certificate.
+                500 if self.vault.settings.login.can_be_repeated() => {}
                 _ => return Err(super::answer::refusal(&reply)),
             }
         }
@@ -348,7 +350,7 @@ impl Session<'_> {
             Login::Token(_) => return Ok(None),
             // Reading the same token again says nothing new about it.
             Login::TokenFile(path) if before.as_ref() == Some(&read_secret(path)?) => return Ok(None),
-            Login::TokenFile(_) | Login::AppRole(_) => self.log_in_first(life)?,
+            _ => self.log_in_first(life)?,
         };
         Ok(Some(fresh).filter(|fresh| Some(fresh) != before.as_ref()))
     }

@@ -233,6 +233,14 @@ pub fn start_acl() -> ConsulServer {
     })
 }
 
+/// As [`start`], with configuration in HCL.
+pub fn start_with(configuration: &str) -> ConsulServer {
+    ConsulServer::launch_and_wait(&Kind {
+        configuration: configuration.to_owned(),
+        ..Kind::default()
+    })
+}
+
 /// An agent that waits for a second server and has no leader: it answers everything with 500, after 7 s.
 pub fn start_leaderless() -> ConsulServer {
     let server = ConsulServer::launch(&Kind {
@@ -275,6 +283,7 @@ struct Kind {
     acl: bool,
     servers: u8,
     datacenter: Option<(String, u16)>,
+    configuration: String,
 }
 
 impl Default for Kind {
@@ -284,6 +293,7 @@ impl Default for Kind {
             acl: false,
             servers: 1,
             datacenter: None,
+            configuration: String::new(),
         }
     }
 }
@@ -441,6 +451,9 @@ impl Kind {
                 }}"#
             );
             arguments.push(format!("-hcl={acl}"));
+        }
+        if !self.configuration.is_empty() {
+            arguments.push(format!("-hcl={}", self.configuration));
         }
         if let Some((name, port)) = &self.datacenter {
             arguments.push(format!("-datacenter={name}"));

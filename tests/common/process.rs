@@ -289,18 +289,29 @@ fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Test runs at the same time begin at different places.
     let start = std::process::id().wrapping_mul(7_919);
-    // Every second port: an OpenBao in development mode listens on the one after its own as well.
-    for _ in 0..COUNT / 2 {
+    for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + start.wrapping_add(step).wrapping_mul(2) % COUNT;
+        let port = FIRST + start.wrapping_add(step) % COUNT;
         let port = u16::try_from(port).expect("below 65536");
-        let is_free =
-            |port| TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
-        if is_ours(port) && is_free(port) && is_free(port + 1) {
+        if is_ours(port) && is_free(port) {
             return port;
         }
     }
     panic!("no free port on 127.0.0.1");
+}
+
+/// The first of two free ports that follow each other: a development server takes the second for its cluster.
+pub fn free_pair() -> u16 {
+    loop {
+        let first = free_port();
+        if is_ours(first + 1) && is_free(first + 1) {
+            return first;
+        }
+    }
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
 }
 
 /// Locks the port for this process until its end; `false` if another test run has it.

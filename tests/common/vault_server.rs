@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::http::{self, Request};
 use super::pipe::Pipe;
-use super::process::{Launch, Process, free_ports};
+use super::process::{Launch, Process, free_pair, free_ports};
 use super::vault::Vault;
 use super::{Folder, bao_binary, unique, wait};
 
@@ -104,7 +104,7 @@ pub struct VaultServer {
 impl VaultServer {
     fn dev(configuration: &str, shared: bool) -> VaultServer {
         let folder = Folder::new();
-        let [port] = free_ports();
+        let port = free_pair();
         let token = unique("root-token");
         let mut arguments = vec![
             "server".to_owned(),
