@@ -31,7 +31,10 @@ const ONLY: [(&str, &[&str]); 16] = [
     // The map, and `run`, which puts the parts together.
     ("lib", &["cli", "config", "cycle", "daemon", "scope"]),
     // Settings hold what the layers below need; they are never handed down whole.
-    ("config", &["vault", "consul", "filter", "transform", "secret", "error"]),
+    (
+        "config",
+        &["vault", "consul", "sync_info", "filter", "transform", "secret", "error"],
+    ),
     ("cli", &["config", "error"]),
     ("logger", &["config", "time"]),
     // An engine knows its server and its insight, nothing of stores and cycles.
