@@ -11,6 +11,7 @@
 
 mod cli;
 mod common;
+mod create_mounts;
 mod daemon;
 mod destination;
 mod ends;
@@ -20,6 +21,7 @@ mod house;
 mod kills;
 mod lock;
 mod logins;
+mod metadata;
 mod mistakes;
 mod notify;
 mod origin;
@@ -35,3 +37,4 @@ mod stores_writers;
 mod systemd;
 mod transforms;
 mod triggers;
+mod versions;

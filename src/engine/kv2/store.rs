@@ -91,7 +91,7 @@ impl Kv2 {
             .as_deref()
             .and_then(|beside| Some((beside, beside.whole.as_ref()?)));
         let Some((beside, whole)) = whole else {
-            return Self::settle_data(session, path, secret, expected);
+            return self.settle_data(session, path, secret, expected);
         };
         let metadata = match expected {
             Expected::Absent => None,
@@ -124,7 +124,7 @@ impl Kv2 {
 
     /// Adopts equal data, and else replaces the version that was read; looks at nothing beside it but what the answers
     /// tell anyway.
-    fn settle_data(session: Session, path: &str, secret: &Secret, expected: Expected) -> Result<Stored> {
+    fn settle_data(&self, session: Session, path: &str, secret: &Secret, expected: Expected) -> Result<Stored> {
         let there = match expected {
             Expected::Absent => There::default(),
             Expected::Unknown | Expected::Copied(_) => There::read(session, path)?,
@@ -139,15 +139,20 @@ impl Kv2 {
         if there.custom != beside.custom {
             return Ok(Stored::Incomplete);
         }
-        let (expiry, stored) = match there.holds(secret) {
-            true => (there.expiry, Stored::Adopted),
-            false => {
-                let written = write(session, path, &secret.data, there.version)?;
-                (written.deletion_time.into(), Stored::Written)
-            }
-        };
-        let lasts = outlives(&expiry, &beside.expiry);
-        Ok(if lasts { stored } else { Stored::Incomplete })
+        if there.holds(secret) {
+            let lasts = outlives(&there.expiry, &beside.expiry);
+            return Ok(if lasts { Stored::Adopted } else { Stored::Incomplete });
+        }
+        let written = write(session, path, &secret.data, there.version)?;
+        if outlives(&written.deletion_time, &beside.expiry) {
+            return Ok(Stored::Written);
+        }
+        // Were it the mount, to write it again would change nothing.
+        let is_the_keys = self.metadata(session, path)?.is_some_and(|key| key.settings.expires());
+        Ok(match is_the_keys {
+            true => Stored::Incomplete,
+            false => Stored::Remarked(vec![expiring(path)]),
+        })
     }
 
     /// Makes the latest version and the settings be as at the origin.
