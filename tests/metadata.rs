@@ -76,6 +76,33 @@ fn metadata_arrives_changes_and_goes_without_a_new_version_of_the_data() {
     );
 }
 
+/// Nothing but what was known of it tells that there is anything to reset.
+#[test]
+fn settings_alone_are_reset() {
+    for setting in [json!({LIMITED: 4}), json!({"cas_required": true})] {
+        let pair = Pair::new();
+        pair.seed(&["a"]);
+        pair.origin.post_metadata("a", setting);
+        pair.sync().expect_code(0);
+        same("set", beside(&pair.destination, "a"), beside(&pair.origin, "a"));
+        pair.origin
+            .post_metadata("a", json!({LIMITED: 0, "cas_required": false}));
+        pair.sync().expect_code(0);
+        same("reset", beside(&pair.destination, "a"), beside(&pair.origin, "a"));
+    }
+}
+
+/// A key that was never written shows its metadata to no read of the data, but to the write.
+#[test]
+fn metadata_of_a_key_without_versions_there_gives_way() {
+    let pair = Pair::new();
+    pair.destination
+        .post_metadata("a", json!({"custom_metadata": {"a": "b"}, LIMITED: 3}));
+    pair.seed_and_sync(&["a"]);
+    same("metadata", beside(&pair.destination, "a"), beside(&pair.origin, "a"));
+    same("version", pair.destination.version("a"), Some(1));
+}
+
 #[test]
 fn plain_secrets_cost_no_request_more() {
     let pair = Pair::new();

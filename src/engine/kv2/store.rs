@@ -33,6 +33,9 @@ pub struct Written {
     /// When it expires; empty: never.
     #[serde(default)]
     pub deletion_time: String,
+    /// The key's custom metadata.
+    #[serde(default)]
+    custom_metadata: Option<Custom>,
 }
 
 impl There {
@@ -144,6 +147,10 @@ impl Kv2 {
             return Ok(if lasts { Stored::Adopted } else { Stored::Incomplete });
         }
         let written = write(session, path, &secret.data, there.version)?;
+        // A key that was never written showed nothing of itself before.
+        if written.custom_metadata.unwrap_or_default() != beside.custom {
+            return Ok(Stored::Incomplete);
+        }
         if outlives(&written.deletion_time, &beside.expiry) {
             return Ok(Stored::Written);
         }
