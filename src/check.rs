@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cycle::{Destination, Origin, Place, ensure_apart};
+use crate::cycle::{Destination, Options, Origin, Place, ensure_apart};
 use crate::error::{Error, Kind, Result};
 use crate::scope::Scope;
 use crate::store::InfoStore;
@@ -193,21 +193,33 @@ fn place(destination: &Destination, scope: &Scope, meta: Option<&Meta>) -> Resul
         .flat_map(|meta| &meta.data_paths)
         .map(|known| known.path.clone())
         .collect();
-    destination.place(scope, destination.mounts().unwrap_or(&of_origin), None)
+    // Nothing is changed here but what the probes write and remove again.
+    let options = Options {
+        dry_run: true,
+        ..Options::default()
+    };
+    destination.place(scope, destination.mounts().unwrap_or(&of_origin), options, &|| {
+        Ok(meta.cloned())
+    })
 }
 
 fn describe(place: &Place) -> String {
     let one = |data_path: &crate::engine::DataPath| {
         format!(
-            "{} ({} in mount {})",
+            "{} ({} in mount {}{})",
             data_path.configured,
             data_path.engine.secret_type(),
-            data_path.mount.path
+            data_path.mount.path,
+            if data_path.is_planned { ", to be created" } else { "" }
         )
     };
     let all: Vec<String> = place.data_paths.iter().map(one).collect();
     if all.is_empty() {
         return "the origin's, which are not known yet".to_string();
     }
-    format!("{}: mounted, and the token's capabilities suffice", all.join(", "))
+    let state = match place.data_paths.iter().any(|data_path| data_path.is_planned) {
+        true => "mounted as far as not said otherwise",
+        false => "mounted",
+    };
+    format!("{}: {state}, and the token's capabilities suffice", all.join(", "))
 }

@@ -33,7 +33,16 @@ const ONLY: [(&str, &[&str]); 16] = [
     // Settings hold what the layers below need; they are never handed down whole.
     (
         "config",
-        &["vault", "consul", "http", "filter", "transform", "secret", "error"],
+        &[
+            "vault",
+            "consul",
+            "http",
+            "sync_info",
+            "filter",
+            "transform",
+            "secret",
+            "error",
+        ],
     ),
     ("cli", &["config", "error"]),
     ("logger", &["config", "time"]),

@@ -23,7 +23,7 @@ pub fn origin_policy(mount: &Mount) -> String {
 pub fn destination_policy(mount: &Mount) -> String {
     format!(
         r#"path "{mount}data/*" {{ capabilities = ["create", "read", "update", "delete"] }}
-           path "{mount}metadata/*" {{ capabilities = ["list"] }}"#
+           path "{mount}metadata/*" {{ capabilities = ["create", "read", "update", "list"] }}"#
     )
 }
 

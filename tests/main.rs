@@ -11,6 +11,7 @@
 
 mod cli;
 mod common;
+mod create_mounts;
 mod daemon;
 mod destination;
 mod ends;
@@ -20,6 +21,7 @@ mod house;
 mod kills;
 mod lock;
 mod logins;
+mod metadata;
 mod mistakes;
 mod namespaces;
 mod notify;
@@ -37,3 +39,4 @@ mod systemd;
 mod tls;
 mod transforms;
 mod triggers;
+mod versions;

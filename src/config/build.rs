@@ -20,6 +20,7 @@ use crate::consul::ConsulSettings;
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::secret::{SecretString, read_secret};
+use crate::sync_info::Versions;
 use crate::transform::Transforms;
 use crate::vault::VaultSettings;
 
@@ -250,6 +251,10 @@ impl Builder<'_> {
         }
         let ignore_deletes = own_or_top(values, place, "ignoreDeletes");
         let max_deletes = values.get(own_or_top(values, place, "maxDeletes"), "maxDeletes");
+        let versions = match text(values, place, "versions").as_deref() {
+            Some("all") => Versions::All,
+            _ => Versions::Latest,
+        };
         Some(DestinationSettings {
             name: text(values, place, "name").unwrap_or_else(|| "destination".to_owned()),
             vault: vault?,
@@ -258,6 +263,8 @@ impl Builder<'_> {
             mounts,
             filter: filter?,
             transforms: transforms?,
+            versions,
+            create_mounts: is_true(values, place, "createMounts"),
             ignore_deletes: is_true(values, ignore_deletes, "ignoreDeletes"),
             max_deletes: match max_deletes {
                 Some(Typed::MaxDeletes(limit)) => limit,

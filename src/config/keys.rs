@@ -183,6 +183,8 @@ pub const KEYS: &[Key] = &[
     end("renewToken", Kind::Bool, "true", "renew the token before it expires"),
 
     destination("transforms", Kind::Transforms, "list of {name, from, to}: rules that turn an origin path into a destination path"),
+    destination("versions", Kind::Choice(&["latest", "all"]), "which versions of a KV v2 secret are copied (without it: latest)"),
+    destination("createMounts", Kind::Bool, "create the KV mount that a data path needs (without it: false)"),
     destination("ignoreDeletes", Kind::Bool, "never delete here (without it: the top level's)"),
     destination("maxDeletes", Kind::MaxDeletes, "as above, for this destination (without it: the top level's)"),
 ];

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::consul::ConsulSettings;
 use crate::filter::Filter;
 use crate::secret::SecretString;
+use crate::sync_info::Versions;
 use crate::transform::Transforms;
 use crate::vault::VaultSettings;
 
@@ -116,6 +117,10 @@ pub struct DestinationSettings {
     pub filter: Filter,
     /// Rules that turn an origin path into a destination path.
     pub transforms: Transforms,
+    /// Which versions of a secret are copied, where its engine keeps several.
+    pub versions: Versions,
+    /// Whether a KV mount that is missing is created.
+    pub create_mounts: bool,
     /// Never delete here.
     pub ignore_deletes: bool,
     /// Above this, all deletes of a cycle are held back.

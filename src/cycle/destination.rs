@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use super::execution::{Execution, Folders};
 use super::identity::{Place, ensure_apart, ensure_held, ensure_rights};
+use super::mounts::Mounts;
 use super::own_info::OwnInfo;
 use super::plan::{OriginInfo, OriginRules, Plan, Planner, Write};
 use super::report::Tally;
@@ -18,7 +18,7 @@ use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Lock};
-use crate::sync_info::{FORMAT, Hash, Meta, Operation, Role, SecretType, SyncInfo};
+use crate::sync_info::{FORMAT, Hash, Meta, Operation, Role, SecretType, SyncInfo, Versions};
 use crate::time;
 use crate::vault::{Active, Vault, VaultSettings};
 
@@ -114,15 +114,33 @@ impl Destination {
         configured.or(Some(&self.origin_mounts[..]).filter(|mounts| !mounts.is_empty()))
     }
 
-    /// Looks at the destination's server and at what the token may do there.
+    /// Looks at the destination's server and at what the token may do there. Mounts that are missing are created, or
+    /// only foreseen, as `options` says; `origin` tells what the origin has.
     ///
     /// # Errors
     /// Fatal where the configuration or a policy has to change.
-    pub fn place(&self, scope: &Scope, mounts: &[String], reserve: Option<Duration>) -> Result<Place> {
+    pub fn place(
+        &self,
+        scope: &Scope,
+        mounts: &[String],
+        options: Options,
+        origin: &dyn Fn() -> Result<Option<Meta>>,
+    ) -> Result<Place> {
         let session = self.vault.within(scope);
-        let place = Place::of_destination(session, mounts, reserve)?;
+        let reserve = options.reserve(self.settings.tick);
+        let missing = Mounts {
+            are_created: self.settings.create_mounts,
+            is_dry: options.dry_run,
+            origin,
+        };
+        let resolve = |path: &str| missing.resolve(session, scope, path);
+        let place = Place::of_destination(session, mounts, reserve, &resolve)?;
         ensure_rights(session, &place.data_paths, |engine, folder| {
-            engine.writing_rights(folder)
+            let mut rights = engine.writing_rights(folder);
+            if self.settings.versions == Versions::All {
+                rights.extend(engine.history_rights(folder));
+            }
+            rights
         })?;
         Ok(place)
     }
@@ -161,9 +179,7 @@ impl Destination {
     fn work(&self, run: &Run, options: Options, report: &mut Report, found: Option<&Found>) -> Result<Outcome> {
         let context = || format!("destination {}", self.settings.name);
         let reserve = options.reserve(self.settings.tick);
-        let place = self
-            .place(run.scope, &self.known_mounts(run, found)?, reserve)
-            .context(context)?;
+        let place = self.own_place(run, options, found).context(context)?;
         let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
         if own.own.borrow().index.is_none() {
             self.ensure_no_origin(run.scope, &place)?;
@@ -204,15 +220,27 @@ impl Destination {
         Ok(outcome)
     }
 
-    fn known_mounts(&self, run: &Run, found: Option<&Found>) -> Result<Vec<String>> {
-        let of = |meta: &Meta| meta.data_paths.iter().map(|data_path| data_path.path.clone()).collect();
-        match (self.mounts(), found) {
-            (Some(mounts), _) => Ok(mounts.to_vec()),
-            (None, Some(found)) => Ok(of(&found.meta)),
-            (None, None) => self
+    fn own_place(&self, run: &Run, options: Options, found: Option<&Found>) -> Result<Place> {
+        let origin = || match found {
+            Some(found) => Ok(found.meta.clone()),
+            None => self
                 .origin_store
-                .consistent(run.scope, |snapshot| Ok(of(&snapshot.meta))),
+                .consistent(run.scope, |snapshot| Ok(snapshot.meta.clone())),
+        };
+        let of = |meta: Meta| meta.data_paths.into_iter().map(|data_path| data_path.path).collect();
+        let mounts = match self.mounts() {
+            Some(mounts) => mounts.to_vec(),
+            None => of(origin()?),
+        };
+        let place = self.place(run.scope, &mounts, options, &|| origin().map(Some))?;
+        for missing in place.data_paths.iter().filter(|data_path| data_path.is_planned) {
+            let why = format!(
+                "the mount {} of the data path {} is missing; a cycle creates it",
+                missing.mount.path, missing.configured
+            );
+            run.warn(None, Error::new(Kind::Refused, why));
         }
+        Ok(place)
     }
 
     fn plan(&self, own: &OwnInfo, place: &Place, options: Options, found: Option<&Found>) -> Result<Planned> {
@@ -387,6 +415,7 @@ impl Destination {
             include: self.settings.filter.include().to_vec(),
             exclude: self.settings.filter.exclude().to_vec(),
             transforms: self.settings.transforms.rules().to_vec(),
+            versions: self.settings.versions,
             counts,
             saved_at: time::now(),
             index,

@@ -27,9 +27,15 @@ impl Place {
     ///
     /// # Errors
     /// Fatal where the configuration doesn't fit the server.
-    pub fn of_destination(session: Session, mounts: &[String], reserve: Option<Duration>) -> Result<Place> {
+    pub fn of_destination(
+        session: Session,
+        mounts: &[String],
+        reserve: Option<Duration>,
+        resolve: &dyn Fn(&str) -> Result<DataPath>,
+    ) -> Result<Place> {
         let health = session.catch_up()?;
-        Place::look(session, (health.cluster_id, None), mounts, reserve)
+        session.keep_token(reserve)?;
+        Place::look(session, (health.cluster_id, None), mounts, resolve)
     }
 
     /// Looks at the server that is the source of truth: as [`of_destination`](Self::of_destination), at its active
@@ -39,22 +45,20 @@ impl Place {
     /// As there, and if no active node can be found.
     pub fn of_origin(session: Session, mounts: &[String], reserve: Option<Duration>) -> Result<Place> {
         let active = session.find_active()?;
-        Place::look(
-            session,
-            (active.health.cluster_id.clone(), Some(active)),
-            mounts,
-            reserve,
-        )
+        session.keep_token(reserve)?;
+        let cluster_id = active.health.cluster_id.clone();
+        Place::look(session, (cluster_id, Some(active)), mounts, &|path| {
+            DataPath::resolve(session, path)
+        })
     }
 
     fn look(
         session: Session,
         (cluster_id, active): (String, Option<Active>),
         mounts: &[String],
-        reserve: Option<Duration>,
+        resolve: &dyn Fn(&str) -> Result<DataPath>,
     ) -> Result<Place> {
-        session.keep_token(reserve)?;
-        let data_paths = mounts.iter().map(|path| DataPath::resolve(session, path));
+        let data_paths = mounts.iter().map(|path| resolve(path));
         Ok(Place {
             cluster_id,
             namespace: session.namespace().to_string(),

@@ -8,6 +8,7 @@ mod destination;
 mod execution;
 mod identity;
 mod listing;
+mod mounts;
 mod origin;
 mod own_info;
 mod plan;

@@ -22,7 +22,7 @@ use crate::error::{Context, Error, Kind, Level, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Lock, Own, Stored};
-use crate::sync_info::{FORMAT, Index, Insight, Meta, Operation, Role, SyncInfo, compare};
+use crate::sync_info::{FORMAT, Index, Insight, Meta, Operation, Role, SyncInfo, Versions, compare};
 use crate::time;
 use crate::vault::Vault;
 
@@ -302,6 +302,7 @@ impl Origin {
             include: self.settings.filter.include().to_vec(),
             exclude: self.settings.filter.exclude().to_vec(),
             transforms: Vec::new(),
+            versions: Versions::Latest,
             counts: info.counts(),
             saved_at: time::now(),
             index,

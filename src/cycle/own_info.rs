@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use super::Run;
 use super::identity::Place;
-use super::plan::{is_unsynced, unsynced};
+use super::plan::{is_unsynced, unlike_any, unsynced};
 use crate::config::DestinationSettings;
 use crate::engine;
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::scope::Scope;
 use crate::store::{InfoStore, Own, Stored};
-use crate::sync_info::{Bucket, Insight, Meta, MetaDataPath, SecretType, SyncInfo};
+use crate::sync_info::{Bucket, Insight, Meta, MetaDataPath, SecretType, SyncInfo, Versions};
 use crate::time;
 use crate::transform::Transforms;
 
@@ -253,6 +253,8 @@ struct Changes<'a> {
     new_mounts: Vec<String>,
     old_transforms: Transforms,
     has_new_rules: bool,
+    /// All versions are wanted, and were not before.
+    wants_more_versions: bool,
     settings: &'a DestinationSettings,
 }
 
@@ -275,12 +277,13 @@ impl<'a> Changes<'a> {
             has_new_rules: meta.transforms != settings.transforms.rules()
                 || meta.include != filter.include()
                 || meta.exclude != filter.exclude(),
+            wants_more_versions: settings.versions == Versions::All && meta.versions != Versions::All,
             settings,
         })
     }
 
     fn any(&self) -> bool {
-        self.is_other_server || self.has_new_rules || !self.new_mounts.is_empty()
+        self.is_other_server || self.has_new_rules || self.wants_more_versions || !self.new_mounts.is_empty()
     }
 
     /// The entry as it is true today; `None` if nothing of it is.
@@ -307,6 +310,8 @@ impl<'a> Changes<'a> {
         }
         if !self.settings.filter.allows(path) {
             now.orphans.insert(old_place);
+        } else if self.wants_more_versions {
+            now = unlike_any(now);
         }
         Some(now)
     }
@@ -315,6 +320,7 @@ impl<'a> Changes<'a> {
         let what = match (self.is_other_server, self.new_mounts.is_empty()) {
             (true, _) => "this is another Vault than the one that was synced before",
             (false, false) => "a mount of the destination was made anew, or is used again",
+            (false, true) if !self.has_new_rules => "all versions are wanted now",
             (false, true) => "transforms or filters have changed",
         };
         format!("{what}; {entries} entries of its sync info are settled anew")

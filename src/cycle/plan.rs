@@ -102,6 +102,11 @@ pub struct Write {
     pub insight: Insight,
     /// Whether the destination's info says that the path is synced.
     pub is_known: bool,
+    /// The version that the destination's info says was copied; 0 if it says nothing of the kind.
+    pub copied: u64,
+    /// Whether what stands beside the data is to be compared too: there is such a thing at the origin, was one when it
+    /// was copied, or it can't be told.
+    pub is_whole: bool,
     /// Add or update.
     pub operation: Operation,
 }
@@ -183,6 +188,15 @@ pub fn unsynced(known: &Insight) -> Insight {
     let mut bare = Insight::new(0, "", known.secret_type);
     bare.orphans = known.orphans.clone();
     bare
+}
+
+/// The insight of a copy of which it is not known any more how it compares: no path of an origin has it either.
+pub fn unlike_any(known: Insight) -> Insight {
+    Insight {
+        version: 0,
+        fingerprint: None,
+        ..known
+    }
 }
 
 /// Whether an entry only remembers orphans.
@@ -283,10 +297,16 @@ impl Planner<'_> {
             Operation::Add | Operation::Update if !is_allowed => {}
             Operation::Add | Operation::Update => {
                 let known = self.info.get(&task.path)?;
-                let is_known = known.is_some_and(|known| !is_unsynced(&known));
+                let known = known.filter(|known| !is_unsynced(known));
+                let is_known = known.is_some();
+                let is_doubtful = |known: &Insight| known.version == 0 || known.fingerprint.is_some();
+                let is_whole =
+                    self.full || task.insight.fingerprint.is_some() || known.as_ref().is_some_and(is_doubtful);
                 plan.writes.push(Write {
                     place: (place != *task.path).then(|| place.into()),
                     is_known,
+                    copied: known.map_or(0, |known| known.version),
+                    is_whole,
                     operation: if is_known { task.operation } else { Operation::Add },
                     path: task.path,
                     insight: task.insight,

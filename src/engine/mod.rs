@@ -7,7 +7,7 @@ mod kv2;
 use serde_json::value::RawValue;
 
 use crate::error::{Context, Kind, Result, fail};
-use crate::sync_info::{Insight, SecretType};
+use crate::sync_info::{Insight, SecretType, Versions};
 use crate::vault::{Mount, Session};
 
 /// One mounted engine. Paths are absolute, as Vault's API spells them; folders are relative to the mount and end
@@ -38,6 +38,15 @@ pub trait Engine: Send + Sync {
     /// Anything but a clear answer.
     fn fetch(&self, session: Session, path: &str) -> Result<Fetched>;
 
+    /// As [`fetch`](Engine::fetch), with all else that is copied of a secret; its insight is of just that. `versions`
+    /// says which versions that means.
+    ///
+    /// # Errors
+    /// Anything but a clear answer; [`Kind::Conflict`] if it changes faster than it can be read.
+    fn fetch_whole(&self, session: Session, path: &str, _versions: Versions) -> Result<Fetched> {
+        self.fetch(session, path)
+    }
+
     /// Makes `path` hold `secret`. Equal data is adopted without a write; other data is overwritten only in the
     /// version that was read, so nobody's change is lost unseen.
     ///
@@ -59,6 +68,11 @@ pub trait Engine: Send + Sync {
 
     /// What a token needs in `folder` to write, adopt and delete.
     fn writing_rights(&self, folder: &str) -> Vec<Right>;
+
+    /// What it needs beside that where all versions are copied.
+    fn history_rights(&self, _folder: &str) -> Vec<Right> {
+        Vec::new()
+    }
 }
 
 /// A capability on a path, and the path that a policy would name to grant it.
@@ -90,8 +104,13 @@ pub enum Fetched {
     Gone,
 }
 
-/// A secret's data: JSON exactly as the server wrote it, so that numbers keep their digits. Has no `Debug`.
-pub struct Secret(Box<RawValue>);
+/// A secret. Has no `Debug`.
+pub struct Secret {
+    /// Its data: JSON exactly as the server wrote it, so that numbers keep their digits.
+    data: Box<RawValue>,
+    /// What stands beside the data, if it comes from an engine that has such things.
+    beside: Option<Box<kv2::Beside>>,
+}
 
 impl Secret {
     /// The data as a server sent it.
@@ -104,14 +123,17 @@ impl Secret {
         if may_hold_halves && serde_json::from_str::<serde_json::Value>(text).is_err() {
             return fail(Kind::Protocol, "its data holds an escaped half of a character");
         }
-        Ok(Secret(data.to_owned()))
+        Ok(Secret {
+            data: data.to_owned(),
+            beside: None,
+        })
     }
+}
 
-    /// Whether both hold the same data; the order of keys does not matter, digits do.
-    fn same_as(&self, other: &Secret) -> bool {
-        let value = |secret: &Secret| serde_json::from_str::<serde_json::Value>(secret.0.get()).ok();
-        self.0.get() == other.0.get() || matches!((value(self), value(other)), (Some(a), Some(b)) if a == b)
-    }
+/// Whether both are the same data; the order of keys does not matter, digits do.
+fn is_same(one: &RawValue, other: &RawValue) -> bool {
+    let value = |data: &RawValue| serde_json::from_str::<serde_json::Value>(data.get()).ok();
+    one.get() == other.get() || matches!((value(one), value(other)), (Some(a), Some(b)) if a == b)
 }
 
 /// What the caller knows of the place it writes to.
@@ -121,15 +143,21 @@ pub enum Expected {
     Absent,
     /// Nothing.
     Unknown,
+    /// This version of the origin's was copied there, and nothing since.
+    Copied(u64),
 }
 
 /// How a secret came to be where it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// It was written.
     Written,
     /// The same data was there already.
     Adopted,
+    /// It is there, with something that the user should know, a line each.
+    Remarked(Vec<String>),
+    /// What stands beside its data may be other than the origin's: it is to be fetched whole and stored again.
+    Incomplete,
 }
 
 /// A configured data path with the mount and the engine that it leads to.
@@ -142,6 +170,8 @@ pub struct DataPath {
     pub folder: String,
     /// The engine of the mount.
     pub engine: Box<dyn Engine>,
+    /// Whether the mount is still to be made: in a dry run, and in the startup checks.
+    pub is_planned: bool,
     prefix: String,
 }
 
@@ -188,7 +218,22 @@ impl DataPath {
             mount,
             folder,
             engine,
+            is_planned: false,
         })
+    }
+
+    /// A data path in a mount that is still to be made.
+    pub fn planned(configured: &str, mount: &str, secret_type: SecretType) -> DataPath {
+        let folder = configured.strip_prefix(mount).unwrap_or_default().to_string();
+        let engine = at_mount(secret_type, mount);
+        DataPath {
+            configured: configured.to_string(),
+            prefix: format!("{}{folder}", engine.prefix()),
+            mount: Mount::planned(mount),
+            folder,
+            engine,
+            is_planned: true,
+        }
     }
 
     /// Whether `path` is a path of this data path that the engine can address.
@@ -215,6 +260,13 @@ pub fn at_mount(secret_type: SecretType, mount: &str) -> Box<dyn Engine> {
     }
 }
 
+/// Which version of KV keeps secrets of this type; `None` if it is another engine.
+pub fn kv_version(secret_type: SecretType) -> Option<u8> {
+    match secret_type {
+        SecretType::KvV2 => Some(2),
+    }
+}
+
 /// The data path among `data_paths` that holds `path`.
 pub fn holder<'a>(data_paths: &'a [DataPath], path: &str) -> Option<&'a DataPath> {
     data_paths.iter().find(|data_path| data_path.holds(path))
@@ -230,7 +282,7 @@ mod tests {
     use super::*;
 
     fn secret(text: &str) -> Secret {
-        Secret(RawValue::from_string(text.to_string()).unwrap())
+        Secret::read(&RawValue::from_string(text.to_string()).unwrap()).unwrap()
     }
 
     #[test]
@@ -248,7 +300,7 @@ mod tests {
             (r#"{"a":"\u003c"}"#, r#"{"a":"<"}"#, true),
             (r#"{"a":null}"#, "{}", false),
         ] {
-            assert_eq!(secret(a).same_as(&secret(b)), same, "{a} {b}");
+            assert_eq!(is_same(&secret(a).data, &secret(b).data), same, "{a} {b}");
         }
     }
 

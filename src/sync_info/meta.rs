@@ -33,6 +33,23 @@ impl Role {
     }
 }
 
+/// Which versions of a secret a destination is to hold, where its engine keeps several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Versions {
+    /// The latest one; older ones are what was the latest then.
+    #[default]
+    Latest,
+    /// Those that the origin has, under their numbers.
+    All,
+}
+
+impl Versions {
+    fn is_latest(&self) -> bool {
+        *self == Versions::Latest
+    }
+}
+
 /// The value of the key `meta`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,6 +75,9 @@ pub struct Meta {
     /// A destination's transformers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<Rule>,
+    /// Which versions a destination holds.
+    #[serde(default, skip_serializing_if = "Versions::is_latest")]
+    pub versions: Versions,
     /// Paths in the info, by type.
     #[serde(default)]
     pub counts: BTreeMap<SecretType, u64>,
@@ -166,6 +186,7 @@ mod tests {
             include: Vec::new(),
             exclude: vec!["^secret/data/tmp/".into()],
             transforms: Vec::new(),
+            versions: Versions::Latest,
             counts: BTreeMap::from([(SecretType::KvV2, 3)]),
             saved_at: "2026-11-21T10:00:00.000Z".into(),
             index: "00ff".into(),

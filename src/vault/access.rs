@@ -55,6 +55,16 @@ impl Mount {
         self
     }
 
+    /// A KV mount that is still to be made.
+    pub fn planned(path: &str) -> Mount {
+        Mount {
+            path: path.to_string(),
+            engine: "kv".to_string(),
+            uuid: String::new(),
+            options: None,
+        }
+    }
+
     /// 1 or 2 for a KV mount, `None` for any other.
     pub fn kv_version(&self) -> Option<u8> {
         if !matches!(self.engine.as_str(), "kv" | "generic") {

@@ -90,17 +90,37 @@ fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> std::result::Result<T, serde
 }
 
 /// Phrases of real servers, what kind of error they are, and what to tell the user instead.
-const KNOWN: [(&str, Kind, &str); 18] = [
+const KNOWN: [(&str, Kind, &str); 22] = [
     (
         "check-and-set parameter did not match",
         Kind::Conflict,
         "somebody else wrote it at the same moment",
     ),
     (
+        "metadata check-and-set parameter does not match",
+        Kind::Conflict,
+        "somebody else changed its metadata at the same moment",
+    ),
+    (
+        "custom_metadata validation failed",
+        Kind::Refused,
+        "its custom metadata is over the server's limits (64 keys, 128 bytes a key, 1 to 512 bytes a value)",
+    ),
+    (
+        "path is already in use",
+        Kind::Refused,
+        "there is a mount already, of which the token may see nothing",
+    ),
+    (
+        "Upgrading from non-versioned",
+        Kind::Limited,
+        "the mount is not ready yet",
+    ),
+    (
         "maximum number of strings",
         Kind::Refused,
         "it has more keys and text values than the server takes in one request (its listener's \
-         max_request_json_strings, 1000 by default)",
+         max_request_json_strings, 1000 by default, which is 498 keys with a text each)",
     ),
     (
         "estimated memory limits",

@@ -104,6 +104,7 @@ impl Vault {
             vault: self,
             http: &self.http,
             scope,
+            version: None,
         }
     }
 }
@@ -114,9 +115,18 @@ pub struct Session<'a> {
     vault: &'a Vault,
     http: &'a Http,
     scope: &'a Scope,
+    /// The version that reads ask for, where an engine keeps several.
+    version: Option<u64>,
 }
 
 impl Session<'_> {
+    /// The same, for reads of that version.
+    #[must_use]
+    pub fn at_version(mut self, version: u64) -> Self {
+        self.version = Some(version);
+        self
+    }
+
     /// The namespace of all requests; empty for the root namespace.
     pub fn namespace(&self) -> &str {
         self.vault.namespace()
@@ -191,7 +201,10 @@ impl Session<'_> {
         path: &str,
         body: Option<&[u8]>,
     ) -> Result<Reply> {
-        let target = format!("/v1/{}", encode_path(path));
+        let mut target = format!("/v1/{}", encode_path(path));
+        if let (Method::Get, Some(version)) = (method, self.version) {
+            target.push_str(&format!("?version={version}"));
+        }
         let freshness = &self.vault.freshness;
         let mut demand = freshness.now();
         let mut reply = self.send_demanding(&demand, token, (method, &target, body))?;

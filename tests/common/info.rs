@@ -326,10 +326,17 @@ fn canonical(listed: &BTreeMap<String, Value>, key: &str, count: usize) -> Vec<u
         .filter(|(path, _)| Info::bucket_of(role, path, count) == key);
     let entry = |(path, insight): (&String, &Value)| {
         let fields: &Map<String, Value> = insight.as_object().expect("an insight");
-        assert_eq!(fields.len(), 3, "{path}: {insight}");
+        // Only where there is something to say.
+        let fingerprint = fields.get("fingerprint");
+        assert_eq!(
+            fields.len(),
+            3 + usize::from(fingerprint.is_some()),
+            "{path}: {insight}"
+        );
+        let fingerprint = fingerprint.map_or(String::new(), |hash| format!(r#","fingerprint":{hash}"#));
         let (version, time, kind) = (&fields["version"], &fields["updateTime"], &fields["type"]);
         format!(
-            r#"{}:{{"version":{version},"updateTime":{time},"type":{kind}}}"#,
+            r#"{}:{{"version":{version},"updateTime":{time},"type":{kind}{fingerprint}}}"#,
             json!(path)
         )
     };

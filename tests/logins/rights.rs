@@ -42,6 +42,9 @@ fn each_capability_that_is_missing_is_named_with_its_path_and_nothing_is_written
         (false, "data", "update"),
         (false, "data", "delete"),
         (false, "metadata", "list"),
+        (false, "metadata", "create"),
+        (false, "metadata", "read"),
+        (false, "metadata", "update"),
     ] {
         let mut ends = Ends::new();
         ends.fill(1);
