@@ -125,6 +125,9 @@ impl Connections {
 
     /// A new connection, opened before `until`.
     pub(super) fn connect(&self, until: Instant) -> Result<Connection, Failure> {
+        if self.is_shut() {
+            return Err(Error::from(shut()).into());
+        }
         if self.opener.target().host().is_none() {
             return Err(Error::BadUri(String::new()).into());
         }
@@ -166,10 +169,14 @@ impl Connections {
     }
 }
 
+fn shut() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "shut down")
+}
+
 fn register(open: &Mutex<Open>, handle: Weak<dyn ShutdownHandle>) -> Result<(), Error> {
     let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
     if open.is_shut {
-        return Err(io::Error::new(io::ErrorKind::NotConnected, "shut down").into());
+        return Err(shut().into());
     }
     open.handles.retain(|one| one.strong_count() > 0);
     open.handles.push(handle);

@@ -13,6 +13,7 @@ mod ways;
 mod wrapped;
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result, fail};
@@ -64,6 +65,8 @@ pub struct Vault {
     settings: VaultSettings,
     held: Held,
     freshness: Freshness,
+    /// Whether a policy was met that cuts listings short.
+    lists_in_pages: AtomicBool,
 }
 
 impl Vault {
@@ -85,6 +88,7 @@ impl Vault {
             settings,
             held: Held::default(),
             freshness: Freshness::default(),
+            lists_in_pages: AtomicBool::new(false),
         }
     }
 
@@ -137,19 +141,56 @@ impl Session<'_> {
     /// # Errors
     /// Whatever is not a clear answer of Vault's, by kind.
     pub fn read(&self, path: &str) -> Result<Found> {
-        answer::found(self.send(Method::Get, path, None)?)
+        let query = self.version.map(|version| format!("?version={version}"));
+        answer::found(self.send_asking(Method::Get, (path, &query.unwrap_or_default()), None)?)
     }
 
-    /// The names in the folder `path` (which ends with `/`); those of folders end with `/`.
+    /// All names in the folder `path` (which ends with `/`); those of folders end with `/`.
+    ///
+    /// A policy of OpenBao's may cut every listing short (`pagination_limit`), and an answer that is cut says nothing of it.
+    /// But who asks for more names than that is refused, so all are asked for, and after a refusal page by page.
     ///
     /// # Errors
     /// Whatever is not a clear answer of Vault's, by kind. An empty or missing folder is no error.
     pub fn list(&self, path: &str) -> Result<Vec<String>> {
+        if self.vault.lists_in_pages.load(Ordering::Relaxed) {
+            return self.list_in_pages(path);
+        }
+        match self.list_page(path, "?limit=-1") {
+            Err(error) if error.kind() == Kind::Denied => {
+                let names = self.list_in_pages(path)?;
+                self.vault.lists_in_pages.store(true, Ordering::Relaxed);
+                Ok(names)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn list_in_pages(&self, path: &str) -> Result<Vec<String>> {
+        let mut names = self.list_page(path, "")?;
+        while let Some(last) = names.last() {
+            let page = self.list_page(path, &format!("?after={}", encode_path(last)))?;
+            if page.is_empty() || page == names {
+                // What knows no pages (KV version 1) gives all names each time.
+                break;
+            }
+            if page.iter().any(|name| name <= last) {
+                return fail(
+                    Kind::Protocol,
+                    "its listing does not go on where the page before it ended",
+                );
+            }
+            names.extend(page);
+        }
+        Ok(names)
+    }
+
+    fn list_page(&self, path: &str, query: &str) -> Result<Vec<String>> {
         #[derive(serde::Deserialize)]
         struct Keys {
             keys: Vec<String>,
         }
-        match answer::found(self.send(Method::List, path, None)?)? {
+        match answer::found(self.send_asking(Method::List, (path, query), None)?)? {
             Found::Live(reply) => Ok(data::<Keys>(&reply)?.keys),
             Found::Absent => Ok(Vec::new()),
             Found::Deleted(reply) => Err(answer::refusal(&reply)),
@@ -175,13 +216,19 @@ impl Session<'_> {
     /// Sends a request with the token. After a refusal the token looks itself up: if it is dead, it is had
     /// again where that is possible and the request is sent once more.
     fn send(&self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Reply> {
+        self.send_asking(method, (path, ""), body)
+    }
+
+    /// As [`send`](Self::send), with a query.
+    fn send_asking(&self, method: Method, (path, query): (&str, &str), body: Option<&[u8]>) -> Result<Reply> {
+        let target = format!("/v1/{}{query}", encode_path(path));
         let token = self.token()?;
-        let reply = self.send_with(Some(&token), method, path, body)?;
+        let reply = self.send_to(Some(&token), method, &target, body)?;
         if !is_refused(&reply) {
             return Ok(reply);
         }
         match self.replace_if_dead(&token)? {
-            Some(fresh) => self.send_with(Some(&fresh), method, path, body),
+            Some(fresh) => self.send_to(Some(&fresh), method, &target, body),
             None => Ok(reply),
         }
         .and_then(|reply| {
@@ -193,7 +240,7 @@ impl Session<'_> {
         })
     }
 
-    /// Sends a request with that token. An answer that is older than what is demanded is none.
+    /// Sends a request with that token.
     fn send_with(
         &self,
         token: Option<&SecretString>,
@@ -201,13 +248,20 @@ impl Session<'_> {
         path: &str,
         body: Option<&[u8]>,
     ) -> Result<Reply> {
-        let mut target = format!("/v1/{}", encode_path(path));
-        if let (Method::Get, Some(version)) = (method, self.version) {
-            target.push_str(&format!("?version={version}"));
-        }
+        self.send_to(token, method, &format!("/v1/{}", encode_path(path)), body)
+    }
+
+    /// Sends a request to an encoded path and query. An answer that is older than what is demanded is none.
+    fn send_to(
+        &self,
+        token: Option<&SecretString>,
+        method: Method,
+        target: &str,
+        body: Option<&[u8]>,
+    ) -> Result<Reply> {
         let freshness = &self.vault.freshness;
         let mut demand = freshness.now();
-        let mut reply = self.send_demanding(&demand, token, (method, &target, body))?;
+        let mut reply = self.send_demanding(&demand, token, (method, target, body))?;
         if !matches!(method, Method::Get | Method::List) {
             // What only the active node can do needs no second look.
             freshness.check(&demand, &reply);
@@ -216,7 +270,7 @@ impl Session<'_> {
         let mut age = freshness.check(&demand, &reply);
         if age == Age::OldUnasked {
             demand = freshness.now();
-            reply = self.send_demanding(&demand, token, (method, &target, body))?;
+            reply = self.send_demanding(&demand, token, (method, target, body))?;
             age = freshness.check(&demand, &reply);
         }
         match age {
