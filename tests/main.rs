@@ -14,6 +14,7 @@ mod common;
 mod daemon;
 mod destination;
 mod ends;
+mod engines;
 mod fault_table;
 mod faults;
 mod house;

@@ -185,12 +185,11 @@ impl Execution<'_> {
             .engine
             .store(session, place, &secret, expected)
             .context(|| format!("write it to {place} at the destination"))?;
+        if let Some(loss) = data_path.engine.loses(&secret) {
+            self.run.warn(Some(&write.path), Error::new(Kind::Refused, loss));
+        }
         // If it changed since the origin's cycle, what was copied is what is remembered.
-        let insight = if read.version == write.insight.version {
-            write.insight.clone()
-        } else {
-            read
-        };
+        let insight = write.insight.or_as_read(read);
         self.info.update(&write.path, |known| {
             let mut orphans = known.map(|known| known.orphans).unwrap_or_default();
             orphans.remove(place);

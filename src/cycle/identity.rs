@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::engine::{DataPath, Engine, Right};
 use crate::error::{Context, Error, Kind, Result, fail};
-use crate::sync_info::{Meta, MetaDataPath};
+use crate::sync_info::{Hash, Meta, MetaDataPath};
 use crate::vault::{Active, Session};
 
 /// A Vault with the mounts that the data paths lead to.
@@ -20,6 +20,8 @@ pub struct Place {
     pub data_paths: Vec<DataPath>,
     /// The active node, where only that may be asked.
     pub active: Option<Active>,
+    /// What the key of the origin's fingerprints is known again by, if it has one.
+    pub fingerprint_check: Option<Hash>,
 }
 
 impl Place {
@@ -60,6 +62,7 @@ impl Place {
             namespace: session.namespace().to_string(),
             data_paths: data_paths.collect::<Result<_>>()?,
             active,
+            fingerprint_check: None,
         })
     }
 

@@ -11,7 +11,8 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Engine, Expected, Fetched, Presence, Right, Secret, Stored};
+use super::numbers::{is_rounded, same_when_rounded};
+use super::{Engine, Expected, Fetched, Presence, Right, Secret, Stored, list_right, right};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Reply;
 use crate::sync_info::{Insight, SecretType};
@@ -102,7 +103,9 @@ impl Kv2 {
     /// Reads, adopts equal data, and else replaces the version that was read.
     fn replace(session: Session, path: &str, secret: &Secret) -> Result<Stored> {
         let (current, cas) = Self::current(session, path)?;
-        if current.is_some_and(|current| current.same_as(secret)) {
+        // What comes from a version 1 engine is given back with rounded numbers.
+        let is_same = |current: Secret| current.same_as(secret) || same_when_rounded(&current, secret);
+        if current.is_some_and(is_same) {
             return Ok(Stored::Adopted);
         }
         Self::write(session, path, secret, cas).map(|()| Stored::Written)
@@ -161,6 +164,13 @@ impl Engine for Kv2 {
         session.delete(path)
     }
 
+    fn loses(&self, secret: &Secret) -> Option<&'static str> {
+        is_rounded(secret).then_some(
+            "it holds numbers with more digits than a KV version 2 engine gives back (beyond 2^53, or 17 digits): they are \
+             rounded there; store them as text, or use a KV version 1 mount at the destination",
+        )
+    }
+
     fn listing_rights(&self, folder: &str) -> Vec<Right> {
         let base = &self.metadata;
         vec![list_right(base, folder), right(base, folder, "read")]
@@ -174,24 +184,6 @@ impl Engine for Kv2 {
         let mut rights = vec![list_right(&self.metadata, folder)];
         rights.extend(["create", "read", "update", "delete"].map(|capability| right(&self.data, folder, capability)));
         rights
-    }
-}
-
-/// The right to list; it is asked for with the final slash (FACTS.md section 2).
-fn list_right(base: &str, folder: &str) -> Right {
-    Right {
-        path: format!("{base}{folder}"),
-        capability: "list",
-        grant: format!("{base}{folder}*"),
-    }
-}
-
-/// A right on the secrets of a folder: asked about one name in it, which needn't exist.
-fn right(base: &str, folder: &str, capability: &'static str) -> Right {
-    Right {
-        path: format!("{base}{folder}vsync-check"),
-        capability,
-        grant: format!("{base}{folder}*"),
     }
 }
 

@@ -90,11 +90,37 @@ fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> std::result::Result<T, serde
 }
 
 /// Phrases of real servers, what kind of error they are, and what to tell the user instead.
-const KNOWN: [(&str, Kind, &str); 18] = [
+const KNOWN: [(&str, Kind, &str); 23] = [
     (
         "check-and-set parameter did not match",
         Kind::Conflict,
         "somebody else wrote it at the same moment",
+    ),
+    (
+        // A policy's names the versions.
+        "did not match the current version",
+        Kind::Conflict,
+        "somebody else wrote it at the same moment",
+    ),
+    (
+        "invalid capability",
+        Kind::Refused,
+        "the server does not know a capability that the policy names (`scan` is known to OpenBao only)",
+    ),
+    (
+        "failed to parse policy",
+        Kind::Refused,
+        "the server can't read the text of the policy",
+    ),
+    (
+        "role_id already in use",
+        Kind::Refused,
+        "another role there has this role id already; delete that role, or give one of the two another id",
+    ),
+    (
+        "local_secret_ids can only be modified",
+        Kind::Refused,
+        "its local_secret_ids can only be set when the role is made",
     ),
     (
         "maximum number of strings",
