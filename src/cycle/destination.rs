@@ -1,6 +1,5 @@
 //! A destination's cycle: compare the two ends' sync info, copy what differs, remember what was copied.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use super::dry_run::{count_tasks, tasks};
 use super::execution::{Execution, Folders};
 use super::fingerprints;
-use super::identity::{Place, ensure_apart, ensure_held, ensure_rights};
+use super::identity::{Place, ensure_apart, ensure_held, ensure_no_origin, ensure_rights};
 use super::own_info::OwnInfo;
 use super::plan::{OriginInfo, OriginRules, Plan, Planner};
 use super::report::Tally;
@@ -17,7 +16,6 @@ use super::routes::{Crossings, Routes};
 use super::saver::{self, Saver, Signal, signals};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
-use crate::engine::DataPath;
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::filter::is_of_names;
 use crate::http::Http;
@@ -123,17 +121,10 @@ impl Destination {
     /// and that are wanted here. `None` if they are the origin's and neither the config nor its `meta` tells them.
     pub fn data_paths(&self, origin: Option<&Meta>) -> Option<Vec<String>> {
         let of_meta = |meta: &Meta| meta.data_paths.iter().map(|data_path| data_path.path.clone()).collect();
-        let configured = Some(&self.origin_mounts).filter(|mounts| !mounts.is_empty());
-        let mounts = match &self.settings.mounts {
-            Some(mounts) => Cow::Borrowed(mounts),
-            None => configured
-                .map(Cow::Borrowed)
-                .or_else(|| origin.map(of_meta).map(Cow::Owned))?,
-        };
-        let of_origin: Cow<Vec<String>> = match origin {
-            Some(meta) => Cow::Owned(of_meta(meta)),
-            None => Cow::Borrowed(&self.origin_mounts),
-        };
+        let of_origin: Option<Vec<String>> = origin.map(of_meta);
+        let in_config = Some(&self.origin_mounts).filter(|mounts| !mounts.is_empty());
+        let mounts = self.settings.mounts.as_ref().or(in_config).or(of_origin.as_ref())?;
+        let of_origin = of_origin.as_ref().unwrap_or(&self.origin_mounts);
         let mut paths: Vec<String> = mounts.iter().filter(|path| !is_of_names(path)).cloned().collect();
         let is_wanted = |path: &&String| is_of_names(path) && self.settings.filter.reaches(path);
         paths.extend(of_origin.iter().filter(is_wanted).cloned());
@@ -213,7 +204,7 @@ impl Destination {
         let place = self.place(run.scope, &data_paths, reserve).context(context)?;
         let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
         if own.own.borrow().index.is_none() {
-            self.ensure_no_origin(run.scope, &place)?;
+            ensure_no_origin(&self.beside, run.scope, &place)?;
         }
         own.settle(&place, &self.settings, options.dry_run)?;
         self.origin
@@ -306,35 +297,6 @@ impl Destination {
                     .consistent(scope, first, |snapshot| plan(&OriginInfo::Stored(snapshot)))
             }
         }
-    }
-
-    /// Before a first run: an origin whose own sync info lies where the destination's is to be, and whose data paths are
-    /// to be written to, is more likely the source of truth with the ends swapped.
-    fn ensure_no_origin(&self, scope: &Scope, place: &Place) -> Result<()> {
-        let meta = match self
-            .beside
-            .consistent(scope, None, |snapshot| Ok(snapshot.meta.clone()))
-        {
-            Ok(meta) => meta,
-            // Least privilege may hide it, and what can't be read says nothing.
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Corrupt) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let prefixes = place.origin_prefixes(&meta);
-        let is_read = |own: &DataPath| {
-            let own = own.path_of(&own.folder, "");
-            prefixes.iter().any(|theirs| own.starts_with(theirs))
-        };
-        let Some(data_path) = place.data_paths.iter().find(|data_path| is_read(data_path)) else {
-            return Ok(());
-        };
-        let why = format!(
-            "{} of this Vault is synced elsewhere as an origin ({}): are origin and destination swapped? if one follows the \
-             other, give this destination another `syncPath`",
-            data_path.configured,
-            self.beside.place()
-        );
-        fail(Kind::Config, why).map_err(Error::fatal)
     }
 
     /// Checks that the Vault to read from is the one that the origin's info is of: another one's secrets of the same

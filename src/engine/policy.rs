@@ -39,7 +39,7 @@ struct Policy {
     version: Option<u64>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+/// By reference, as serde asks.
 fn is_false(flag: &bool) -> bool {
     !flag
 }

@@ -36,7 +36,7 @@ fn a_role_gets_its_settings_and_its_role_id() {
     scene.origin.ok("POST", &a, Some(&settings));
     scene.origin.ok("POST", &other, Some(&json!({})));
     scene.sync(0, "saved", &[("added", 1), ("failed", 0)]);
-    assert_eq!(scene.listed(), [a.clone()]);
+    assert_eq!(scene.listed(), std::slice::from_ref(&a));
     assert_eq!(scene.info("origin")[&a]["type"], "approle");
     assert_eq!(role_id(&scene.destination, &a), role_id(&scene.origin, &a));
     let there = role(&scene.destination, &a);
