@@ -120,6 +120,13 @@ pub fn destination(destination: &Destination, scope: &Scope, probe: bool) -> Vec
             destination.ensure_origin_rights(scope, meta).map(|()| ((), found)),
         );
     }
+    if let Some(meta) = &meta {
+        let key = destination.ensure_fingerprint_key(meta);
+        if meta.fingerprint_check.is_some() || key.is_err() {
+            let found = "it is the key of the origin's fingerprints".to_string();
+            checks.note("fingerprint key", key.map(|()| ((), found)));
+        }
+    }
     checks.note(
         "transforms",
         Ok(((), format!("{} rules", settings.transforms.rules().len()))),
@@ -177,7 +184,7 @@ fn own_store(store: &InfoStore, scope: &Scope, probe: bool) -> Result<((), Strin
 /// The origin's info need not be there yet; that it can be read must be sure.
 fn origin_store(store: &InfoStore, scope: &Scope) -> Result<(Option<Meta>, String)> {
     store.probe_reading(scope)?;
-    match store.consistent(scope, |snapshot| Ok(snapshot.meta.clone())) {
+    match store.consistent(scope, None, |snapshot| Ok(snapshot.meta.clone())) {
         Ok(meta) => {
             let found = format!("{}: {} paths, saved {}", store.place(), meta.total(), meta.saved_at);
             Ok((Some(meta), found))
@@ -188,19 +195,13 @@ fn origin_store(store: &InfoStore, scope: &Scope) -> Result<(Option<Meta>, Strin
 }
 
 fn place(destination: &Destination, scope: &Scope, meta: Option<&Meta>) -> Result<Place> {
-    let of_origin: Vec<String> = meta
-        .iter()
-        .flat_map(|meta| &meta.data_paths)
-        .map(|known| known.path.clone())
-        .collect();
+    let data_paths = destination.data_paths(meta).unwrap_or_default();
     // Nothing is changed here but what the probes write and remove again.
     let options = Options {
         dry_run: true,
         ..Options::default()
     };
-    destination.place(scope, destination.mounts().unwrap_or(&of_origin), options, &|| {
-        Ok(meta.cloned())
-    })
+    destination.place(scope, &data_paths, options, &|| Ok(meta.cloned()))
 }
 
 fn describe(place: &Place) -> String {

@@ -603,10 +603,10 @@ mod tests {
     #[test]
     fn secrets_are_refused_as_flags_and_every_other_key_is_one() {
         for key in KEYS {
-            let place = if key.section == Section::Top {
-                Place::Top
-            } else {
-                Place::Destination(Some(1))
+            let place = match key.section {
+                Section::Top => Place::Top,
+                Section::Origin => Place::Origin,
+                Section::End | Section::Destination => Place::Destination(Some(1)),
             };
             let dotted = place.dotted(key.name);
             for line in [

@@ -12,7 +12,7 @@
 //! - [`engine`]: one kind of secret each; [`store`]: one place for sync info each
 //! - [`sync_info`], [`transform`], [`filter`]: what is known, and the rules on paths; pure
 //! - [`vault`], [`consul`]: clients; [`http`]: all that they have in common
-//! - [`error`], [`scope`], [`secret`], [`time`]
+//! - [`error`], [`scope`], [`secret`], [`time`], [`hmac`]
 
 pub mod check;
 pub mod cli;
@@ -25,6 +25,7 @@ pub mod error;
 pub mod filter;
 #[cfg(test)]
 pub(crate) mod fuzz;
+pub mod hmac;
 pub mod http;
 pub mod logger;
 pub mod scope;

@@ -14,7 +14,8 @@ pub fn parse_http_date(text: &str) -> Option<Timestamp> {
     PARSER.parse_timestamp(text).ok()
 }
 
-/// Now by this machine's clock, for reports only: `2026-11-21T10:00:00.000Z`.
+/// Now by this machine's clock: `2026-11-21T10:00:00.000Z`. For what is shown, and for what is only ever compared for being
+/// the same.
 pub fn now() -> String {
     format!("{:.3}", Timestamp::now())
 }

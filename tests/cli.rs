@@ -62,8 +62,8 @@ fn help_lists_the_commands_and_each_command_explains_its_flags() {
         ),
         (
             "origin",
-            &["--once", "--dry-run", "--allow-mass-delete"],
-            &["--full", "--prune"],
+            &["--once", "--dry-run", "--full", "--allow-mass-delete"],
+            &["--prune"],
         ),
         ("destination", &["--once", "--full", "--prune"], &[]),
         ("check", &["--config", "--output"], &["--once", "--dry-run", "--full"]),

@@ -23,11 +23,11 @@ const LAYERS: [&[&str]; 10] = [
     &["sync_info", "transform", "filter"],
     &["vault", "consul"],
     // `fuzz` is for the tests that stand beside the code.
-    &["fuzz", "http", "secret", "time", "scope", "error"],
+    &["fuzz", "http", "secret", "time", "scope", "error", "hmac"],
 ];
 
 /// What a module uses of its own layer, or of none but these although they lie below.
-const ONLY: [(&str, &[&str]); 16] = [
+const ONLY: [(&str, &[&str]); 17] = [
     // The map, and `run`, which puts the parts together.
     ("lib", &["cli", "config", "cycle", "daemon", "scope"]),
     // Settings hold what the layers below need; they are never handed down whole.
@@ -41,13 +41,18 @@ const ONLY: [(&str, &[&str]); 16] = [
             "filter",
             "transform",
             "secret",
+            "hmac",
             "error",
         ],
     ),
     ("cli", &["config", "error"]),
     ("logger", &["config", "time"]),
     // An engine knows its server and its insight, nothing of stores and cycles.
-    ("engine", &["vault", "http", "sync_info", "time", "error"]),
+    // And of filters no more than where policies and roles lie.
+    (
+        "engine",
+        &["vault", "http", "sync_info", "filter", "hmac", "time", "error"],
+    ),
     ("store", &["config", "consul", "http", "scope", "sync_info", "error"]),
     // Pure: no server, no clock, no end.
     ("sync_info", &["transform", "time", "error"]),
@@ -60,6 +65,7 @@ const ONLY: [(&str, &[&str]); 16] = [
     ("fuzz", &["error"]),
     ("scope", &["error"]),
     ("error", &[]),
+    ("hmac", &[]),
 ];
 
 /// Words that only these files may hold, outside their tests.

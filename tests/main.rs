@@ -15,6 +15,7 @@ mod create_mounts;
 mod daemon;
 mod destination;
 mod ends;
+mod engines;
 mod fault_table;
 mod faults;
 mod house;

@@ -110,7 +110,7 @@ pub const FLAGS: &[Flag] = &[
     Flag { short: Some('o'), value: Some("FORMAT"),
         ..flag(FlagId::Output, "output", ALL, "what goes to stdout: text or json (default text)") },
     flag(FlagId::AllowMassDelete, "allow-mass-delete", CYCLES, "allow more deletes than maxDeletes, and data paths that became empty"),
-    flag(FlagId::Full, "full", COPIES, "trust nothing known about the destinations: compare every secret"),
+    flag(FlagId::Full, "full", CYCLES, "trust nothing known about the destinations: compare every secret; take a new fingerprintKey"),
     flag(FlagId::Prune, "prune", COPIES, "remove the copies that a change of rules left behind at the destinations"),
     Flag { short: Some('V'), ..flag(FlagId::Version, "version", ALL, "print the version") },
     Flag { short: Some('h'), ..flag(FlagId::Help, "help", ALL, "print help, of a command where one is given") },

@@ -19,7 +19,8 @@ use super::text::webhook;
 use crate::consul::ConsulSettings;
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
-use crate::secret::{SecretString, read_secret};
+use crate::hmac::LEAST_KEY;
+use crate::secret::{SecretSource, SecretString, read_secret};
 use crate::sync_info::Versions;
 use crate::transform::Transforms;
 use crate::vault::VaultSettings;
@@ -164,7 +165,8 @@ impl Builder<'_> {
     }
 
     fn check_roles(&mut self, needs: Needs, destinations: &[Place]) {
-        let has_mounts = list(self.values, Place::Origin, "mounts").is_some_and(|mounts| !mounts.is_empty());
+        let is_listed = |key| list(self.values, Place::Origin, key).is_some_and(|listed| !listed.is_empty());
+        let has_mounts = ["mounts", "policies", "approles"].into_iter().any(is_listed);
         match needs {
             Needs::Origin if !has_mounts => self.missing(Place::Origin, "mounts"),
             Needs::Destinations if destinations.is_empty() => {
@@ -224,14 +226,18 @@ impl Builder<'_> {
 
     fn origin(&mut self) -> Option<OriginSettings> {
         let (values, place) = (self.values, Place::Origin);
-        let (vault, store, filter) = (self.vault(place), self.store(place), self.filter(place));
+        let (vault, store, filter) = (self.vault(place), self.store(place), self.filter(place)?);
+        let fingerprint_key = self.fingerprint_key();
+        let mut mounts = list(values, place, "mounts").unwrap_or_default();
+        mounts.extend(filter.data_paths());
         Some(OriginSettings {
             name: text(values, place, "name").unwrap_or_else(|| "origin".to_owned()),
             vault: vault?,
             store: store?,
             sync_path: text(values, place, "syncPath")?,
-            mounts: list(values, place, "mounts").unwrap_or_default(),
-            filter: filter?,
+            mounts,
+            filter,
+            fingerprint_key,
             num_workers: self.num_workers(place),
             tick: duration(values, place, "tick"),
             timeout: duration(values, place, "timeout"),
@@ -340,8 +346,23 @@ impl Builder<'_> {
 
     fn filter(&mut self, place: Place) -> Option<Filter> {
         let rules = |key| list(self.values, place, key).unwrap_or_default();
-        let filter = Filter::new(&rules("include"), &rules("exclude"));
+        // At the origin none are synced by default, at a destination all that the origin has.
+        let names = |key| list(self.values, place, key).filter(|names| place != Place::Origin || !names.is_empty());
+        let filter = Filter::new(&rules("include"), &rules("exclude"))
+            .and_then(|filter| filter.with_names(names("policies").as_deref(), names("approles").as_deref()));
         self.or_mistake(place, filter)
+    }
+
+    fn fingerprint_key(&mut self) -> Option<SecretSource> {
+        let (place, key) = (Place::Origin, "fingerprintKey");
+        let source = self.secret_source(place, key, "fingerprintKeyFile");
+        if secret(self.values, place, key).is_some_and(|key| key.reveal().len() < LEAST_KEY) {
+            let label = self.label(place, key);
+            self.mistake(format!(
+                "{label}: must have at least {LEAST_KEY} bytes; `openssl rand -hex 32` makes a good one"
+            ));
+        }
+        source
     }
 
     fn transforms(&mut self, place: Place) -> Option<Transforms> {

@@ -35,6 +35,8 @@ pub enum Section {
     End,
     /// Under each destination only.
     Destination,
+    /// Under the origin only.
+    Origin,
 }
 
 /// One place of a config in which keys stand.
@@ -65,8 +67,8 @@ impl Place {
     fn is_in(self, section: Section) -> bool {
         match self {
             Place::Top => section == Section::Top,
-            Place::Origin => section == Section::End,
-            Place::Destination(_) => section != Section::Top,
+            Place::Origin => matches!(section, Section::End | Section::Origin),
+            Place::Destination(_) => matches!(section, Section::End | Section::Destination),
         }
     }
 }
@@ -110,6 +112,16 @@ const fn end(name: &'static str, kind: Kind, default: &'static str, help: &'stat
 const fn destination(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key {
         section: Section::Destination,
+        name,
+        kind,
+        default: "",
+        help,
+    }
+}
+
+const fn origin(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key {
+        section: Section::Origin,
         name,
         kind,
         default: "",
@@ -174,6 +186,8 @@ pub const KEYS: &[Key] = &[
     end("consul.tls.skipVerify", Kind::Bool, "false", "do not check Consul's certificate: for experiments only"),
     end("file.path", Kind::Text, "", "a local folder that keeps this end's sync info, instead of Consul"),
     end("mounts", Kind::Mounts, "", "data paths, each ending with / (a destination without it takes the origin's)"),
+    end("policies", Kind::Regexes, "", "regexes of the names of ACL policies to sync as well (a destination without it takes the origin's)"),
+    end("approles", Kind::Regexes, "", "regexes of the names of AppRole roles to sync as well; auth/<path>/role/<regex> for another path than approle"),
     end("include", Kind::Regexes, "", "regexes of the origin paths that are synced (without it: all)"),
     end("exclude", Kind::Regexes, "", "regexes of the origin paths that are not; wins over include"),
     end("syncPath", Kind::SyncPath, "vsync/", "the key prefix, or folder, of the sync info"),
@@ -181,6 +195,9 @@ pub const KEYS: &[Key] = &[
     end("tick", Kind::Duration { min: MIN_TICK }, "1m", "time between two cycles' starts"),
     end("timeout", Kind::Duration { min: MS }, "5m", "time limit of one cycle"),
     end("renewToken", Kind::Bool, "true", "renew the token before it expires"),
+
+    origin("fingerprintKey", Kind::Secret, "needed for KV version 1 mounts, whose changes are seen by fingerprints under it; at least 16 bytes"),
+    origin("fingerprintKeyFile", Kind::Text, "the file that holds it"),
 
     destination("transforms", Kind::Transforms, "list of {name, from, to}: rules that turn an origin path into a destination path"),
     destination("versions", Kind::Choice(&["latest", "all"]), "which versions of a KV v2 secret are copied (without it: latest)"),
@@ -311,6 +328,9 @@ pub fn explain_unknown(dotted: &str) -> String {
     if place == Place::Origin && row(Place::Destination(None), name).is_some() {
         return format!("{shown}: no key of the origin, write it under a destination");
     }
+    if matches!(place, Place::Destination(_)) && row(Place::Origin, name).is_some() {
+        return format!("{shown}: no key of a destination, write it under origin");
+    }
     match nearest(dotted, names_near(place)) {
         Some(known) => format!("{shown}: unknown key, did you mean {known}?"),
         None => format!("{shown}: unknown key; `vsync help config` lists all"),
@@ -389,6 +409,7 @@ pub fn help() -> String {
             "Under each destination only",
             Place::Destination(Some(0)),
         ),
+        (Section::Origin, "Under `origin` only", Place::Origin),
     ] {
         text.push_str(&format!("\n{title}:\n"));
         for key in KEYS.iter().filter(|key| key.section == section) {
@@ -441,6 +462,7 @@ mod tests {
                 Section::Top => vec![Place::Top],
                 Section::End => vec![Place::Origin, Place::Destination(None), Place::Destination(Some(7))],
                 Section::Destination => vec![Place::Destination(None), Place::Destination(Some(0))],
+                Section::Origin => vec![Place::Origin],
             };
             for place in places {
                 let dotted = place.dotted(key.name);

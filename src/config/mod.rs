@@ -919,7 +919,7 @@ mod tests {
 
     #[test]
     fn no_value_is_ever_in_a_message_nor_a_secret_in_debug() {
-        const MARK: &str = "hvs.SECRETMARK";
+        const MARK: &str = "hvs.SECRETMARK.of.some.length";
         let marks = [
             json!(MARK),
             json!([MARK]),
@@ -937,6 +937,7 @@ mod tests {
                 Section::Top => &["/"][..],
                 Section::End => &["/origin/", "/destination/"],
                 Section::Destination => &["/destination/"],
+                Section::Origin => &["/origin/"],
             };
             pointers.extend(
                 start

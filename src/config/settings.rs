@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::consul::ConsulSettings;
 use crate::filter::Filter;
-use crate::secret::SecretString;
+use crate::secret::{SecretSource, SecretString};
 use crate::sync_info::Versions;
 use crate::transform::Transforms;
 use crate::vault::VaultSettings;
@@ -88,10 +88,12 @@ pub struct OriginSettings {
     pub store: StoreSettings,
     /// Key prefix or folder of the sync info; ends with `/`.
     pub sync_path: String,
-    /// Data paths, each ending with `/`; empty where only destinations run.
+    /// Data paths, each ending with `/`, those of policies and roles among them; empty where only destinations run.
     pub mounts: Vec<String>,
     /// Which paths are synced.
     pub filter: Filter,
+    /// The key of the fingerprints of KV version 1 secrets.
+    pub fingerprint_key: Option<SecretSource>,
     /// Threads of a cycle, 1 to 256.
     pub num_workers: usize,
     /// Time between two cycles' starts.

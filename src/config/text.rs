@@ -125,6 +125,12 @@ pub fn mount(text: &str) -> Checked<String> {
         return Err("must end with /".to_owned());
     };
     check_relative(path)?;
+    if ["sys/", "auth/"].iter().any(|own| text.starts_with(own)) {
+        return Err(
+            "must be a KV mount or a folder in one; policies and roles are listed under `policies` and `approles`"
+                .to_owned(),
+        );
+    }
     Ok(text.to_owned())
 }
 

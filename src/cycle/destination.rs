@@ -4,21 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use super::dry_run::{count_tasks, tasks};
 use super::execution::{Execution, Folders};
-use super::identity::{Place, ensure_apart, ensure_held, ensure_rights};
+use super::fingerprints;
+use super::identity::{Place, ensure_apart, ensure_held, ensure_no_origin, ensure_rights};
 use super::mounts::Mounts;
 use super::own_info::OwnInfo;
-use super::plan::{OriginInfo, OriginRules, Plan, Planner, Write};
+use super::plan::{OriginInfo, OriginRules, Plan, Planner};
 use super::report::Tally;
+use super::routes::{Crossings, Routes};
 use super::saver::{self, Saver, Signal, signals};
-use super::{Found, Options, Outcome, Report, ReportedTask, Run, Servers, conduct};
+use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
-use crate::engine::DataPath;
 use crate::error::{Context, Error, Kind, Result, fail};
+use crate::filter::is_of_names;
 use crate::http::Http;
 use crate::scope::Scope;
-use crate::store::{self, InfoStore, Lock};
-use crate::sync_info::{FORMAT, Hash, Meta, Operation, Role, SecretType, SyncInfo, Versions};
+use crate::secret::SecretSource;
+use crate::store::{self, InfoStore, Lock, Snapshot};
+use crate::sync_info::{FORMAT, Hash, Meta, Role, SecretType, SyncInfo, Versions};
 use crate::time;
 use crate::vault::{Active, Vault, VaultSettings};
 
@@ -30,6 +34,8 @@ pub struct Destination {
     settings: DestinationSettings,
     /// The origin's data paths, where the config holds them.
     origin_mounts: Vec<String>,
+    /// The key of the origin's fingerprints.
+    fingerprint_key: Option<SecretSource>,
     num_buckets: u16,
     origin: Vault,
     origin_store: InfoStore,
@@ -47,6 +53,8 @@ struct Planned {
     index: Hash,
     /// The origin's active node, if there is anything to ask it.
     active: Option<Active>,
+    /// Mounts here that hold what comes from mounts of the other KV version.
+    crossings: Crossings,
 }
 
 impl Destination {
@@ -61,6 +69,7 @@ impl Destination {
                 ..origin.vault.clone()
             }),
             origin_mounts: origin.mounts.clone(),
+            fingerprint_key: origin.fingerprint_key.clone(),
             vault: Vault::new(settings.vault.clone()),
             settings,
             num_buckets,
@@ -108,10 +117,18 @@ impl Destination {
         self.store.lock(scope, stands_by)
     }
 
-    /// The destination's data paths as configured; `None` if they are the origin's and only its sync info tells them.
-    pub fn mounts(&self) -> Option<&[String]> {
-        let configured = self.settings.mounts.as_deref();
-        configured.or(Some(&self.origin_mounts[..]).filter(|mounts| !mounts.is_empty()))
+    /// The destination's data paths: as configured or else the origin's, and of policies and roles those that the origin has
+    /// and that are wanted here. `None` if they are the origin's and neither the config nor its `meta` tells them.
+    pub fn data_paths(&self, origin: Option<&Meta>) -> Option<Vec<String>> {
+        let of_meta = |meta: &Meta| meta.data_paths.iter().map(|data_path| data_path.path.clone()).collect();
+        let of_origin: Option<Vec<String>> = origin.map(of_meta);
+        let in_config = Some(&self.origin_mounts).filter(|mounts| !mounts.is_empty());
+        let mounts = self.settings.mounts.as_ref().or(in_config).or(of_origin.as_ref())?;
+        let of_origin = of_origin.as_ref().unwrap_or(&self.origin_mounts);
+        let mut paths: Vec<String> = mounts.iter().filter(|path| !is_of_names(path)).cloned().collect();
+        let is_wanted = |path: &&String| is_of_names(path) && self.settings.filter.reaches(path);
+        paths.extend(of_origin.iter().filter(is_wanted).cloned());
+        Some(paths)
     }
 
     /// Looks at the destination's server and at what the token may do there. Mounts that are missing are created, or
@@ -154,6 +171,14 @@ impl Destination {
         ensure_held(self.origin.within(scope), rights)
     }
 
+    /// Checks that the key of the origin's fingerprints is the one that its info was made with, if there are any.
+    ///
+    /// # Errors
+    /// Fatal if it is needed and not given.
+    pub fn ensure_fingerprint_key(&self, meta: &Meta) -> Result<()> {
+        fingerprints::key_for(self.fingerprint_key.as_ref(), meta).map(drop)
+    }
+
     /// Runs one cycle, against the origin's stored info, or against what a dry run has just found.
     pub fn cycle(&self, scope: &Scope, options: Options, found: Option<&Found>) -> Report {
         let scope = scope.within(self.settings.timeout);
@@ -179,10 +204,25 @@ impl Destination {
     fn work(&self, run: &Run, options: Options, report: &mut Report, found: Option<&Found>) -> Result<Outcome> {
         let context = || format!("destination {}", self.settings.name);
         let reserve = options.reserve(self.settings.tick);
-        let place = self.own_place(run, options, found).context(context)?;
+        let first = match found {
+            Some(_) => None,
+            None => self.first_look(run.scope)?,
+        };
+        let meta = found
+            .map(|found| &found.meta)
+            .or(first.as_ref().map(|first| &first.meta));
+        let Some(data_paths) = self.data_paths(meta) else {
+            // What keeps the origin's info from being read says why.
+            self.origin_store.consistent(run.scope, None, |_| Ok(()))?;
+            return fail(
+                Kind::Conflict,
+                "the origin's sync info was not there a moment ago; the next cycle takes it",
+            );
+        };
+        let place = self.own_place(run, options, (&data_paths, meta)).context(context)?;
         let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
         if own.own.borrow().index.is_none() {
-            self.ensure_no_origin(run.scope, &place)?;
+            ensure_no_origin(&self.beside, run.scope, &place)?;
         }
         own.settle(&place, &self.settings, options.dry_run)?;
         self.origin
@@ -194,7 +234,9 @@ impl Destination {
             rules,
             index,
             active,
-        } = self.plan(&own, &place, options, found)?;
+            crossings,
+        } = self.plan(&own, &place, options, (found, first))?;
+        crossings.report(run);
         report.origin_index = Some(index);
         for refused in plan.refused.drain(..) {
             Tally::add(&run.tally.stuck, u64::from(refused.is_known));
@@ -220,19 +262,8 @@ impl Destination {
         Ok(outcome)
     }
 
-    fn own_place(&self, run: &Run, options: Options, found: Option<&Found>) -> Result<Place> {
-        let origin = || match found {
-            Some(found) => Ok(found.meta.clone()),
-            None => self
-                .origin_store
-                .consistent(run.scope, |snapshot| Ok(snapshot.meta.clone())),
-        };
-        let of = |meta: Meta| meta.data_paths.into_iter().map(|data_path| data_path.path).collect();
-        let mounts = match self.mounts() {
-            Some(mounts) => mounts.to_vec(),
-            None => of(origin()?),
-        };
-        let place = self.place(run.scope, &mounts, options, &|| origin().map(Some))?;
+    fn own_place(&self, run: &Run, options: Options, (data_paths, meta): (&[String], Option<&Meta>)) -> Result<Place> {
+        let place = self.place(run.scope, data_paths, options, &|| Ok(meta.cloned()))?;
         for missing in place.data_paths.iter().filter(|data_path| data_path.is_planned) {
             let why = format!(
                 "the mount {} of the data path {} is missing; a cycle creates it",
@@ -243,10 +274,27 @@ impl Destination {
         Ok(place)
     }
 
-    fn plan(&self, own: &OwnInfo, place: &Place, options: Options, found: Option<&Found>) -> Result<Planned> {
+    /// The origin's index and `meta` before anything else, since `meta` says which policies and roles there are. That they
+    /// can't be used is for whoever needs them to say.
+    fn first_look<'a>(&'a self, scope: &'a Scope) -> Result<Option<Snapshot<'a>>> {
+        match self.origin_store.snapshot(scope) {
+            Ok(first) => Ok(Some(first)),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Corrupt) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn plan(
+        &self,
+        own: &OwnInfo,
+        place: &Place,
+        options: Options,
+        (found, first): (Option<&Found>, Option<Snapshot>),
+    ) -> Result<Planned> {
         let planner = Planner {
             settings: &self.settings,
             place,
+            routes: Routes::new(&self.settings.transforms, &place.meta_data_paths()),
             info: &own.info,
             load: &|n| own.load(n),
             full: options.full,
@@ -254,15 +302,20 @@ impl Destination {
         };
         let plan = |origin: &OriginInfo| {
             ensure_apart(origin.meta(), place)?;
+            let mut rules = OriginRules::new(origin.meta())?;
+            if let Some(key) = fingerprints::key_for(self.fingerprint_key.as_ref(), origin.meta())? {
+                rules.set_key(&key);
+            }
             let plan = planner.plan(origin)?;
             let active = match plan.writes.is_empty() && plan.deletes.is_empty() {
                 true => None,
                 false => Some(self.ensure_origin(own.scope(), origin.meta())?),
             };
             Ok(Planned {
+                crossings: Crossings::find(origin.meta(), place, &plan),
                 plan,
                 active,
-                rules: OriginRules::new(origin.meta())?,
+                rules,
                 index: origin.index().hash(),
             })
         };
@@ -271,35 +324,9 @@ impl Destination {
             None => {
                 let scope = own.scope();
                 self.origin_store
-                    .consistent(scope, |snapshot| plan(&OriginInfo::Stored(snapshot)))
+                    .consistent(scope, first, |snapshot| plan(&OriginInfo::Stored(snapshot)))
             }
         }
-    }
-
-    /// Before a first run: an origin whose own sync info lies where the destination's is to be, and whose data paths are
-    /// to be written to, is more likely the source of truth with the ends swapped.
-    fn ensure_no_origin(&self, scope: &Scope, place: &Place) -> Result<()> {
-        let meta = match self.beside.consistent(scope, |snapshot| Ok(snapshot.meta.clone())) {
-            Ok(meta) => meta,
-            // Least privilege may hide it, and what can't be read says nothing.
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Corrupt) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let prefixes = place.origin_prefixes(&meta);
-        let is_read = |own: &DataPath| {
-            let own = own.path_of(&own.folder, "");
-            prefixes.iter().any(|theirs| own.starts_with(theirs))
-        };
-        let Some(data_path) = place.data_paths.iter().find(|data_path| is_read(data_path)) else {
-            return Ok(());
-        };
-        let why = format!(
-            "{} of this Vault is synced elsewhere as an origin ({}): are origin and destination swapped? if one follows the \
-             other, give this destination another `syncPath`",
-            data_path.configured,
-            self.beside.place()
-        );
-        fail(Kind::Config, why).map_err(Error::fatal)
     }
 
     /// Checks that the Vault to read from is the one that the origin's info is of: another one's secrets of the same
@@ -414,6 +441,9 @@ impl Destination {
             data_paths: place.meta_data_paths(),
             include: self.settings.filter.include().to_vec(),
             exclude: self.settings.filter.exclude().to_vec(),
+            policies: self.settings.filter.policies().map(<[String]>::to_vec),
+            approles: self.settings.filter.approles().map(<[String]>::to_vec),
+            fingerprint_check: None,
             transforms: self.settings.transforms.rules().to_vec(),
             versions: self.settings.versions,
             counts,
@@ -421,27 +451,4 @@ impl Destination {
             index,
         }
     }
-}
-
-/// What a dry run would have done, in numbers.
-fn count_tasks(tally: &Tally, plan: &Plan) {
-    let of = |operation| plan.writes.iter().filter(|write| write.operation == operation).count() as u64;
-    Tally::add(&tally.added, of(Operation::Add));
-    Tally::add(&tally.updated, of(Operation::Update));
-    Tally::add(&tally.deleted, plan.deletes.len() as u64);
-}
-
-/// The plan as a dry run lists it.
-fn tasks(plan: &Plan) -> Vec<ReportedTask> {
-    let write = |write: &Write| ReportedTask {
-        operation: write.operation,
-        path: write.path.clone(),
-        destination: Some(write.place().to_string()),
-    };
-    let deletes = plan.deletes.iter().map(|delete| ReportedTask {
-        operation: Operation::Delete,
-        path: delete.path.clone(),
-        destination: Some(delete.place.clone()),
-    });
-    plan.writes.iter().map(write).chain(deletes).collect()
 }

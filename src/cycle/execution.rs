@@ -191,11 +191,13 @@ impl Execution<'_> {
                 self.run.warn(Some(&write.path), Error::new(Kind::Refused, remark));
             }
         }
+        if let Some(loss) = data_path.engine.loses(&secret) {
+            self.run.warn(Some(&write.path), Error::new(Kind::Refused, loss));
+        }
         // If it changed since the origin's cycle, what was copied is what is remembered.
-        let insight = if is_whole || read.version != write.insight.version {
-            read
-        } else {
-            write.insight.clone()
+        let insight = match is_whole && read.version > 0 {
+            true => read,
+            false => write.insight.or_as_read(read),
         };
         self.info.update(&write.path, |known| {
             let mut orphans = known.map(|known| known.orphans).unwrap_or_default();

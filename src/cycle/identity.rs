@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::engine::{DataPath, Engine, Right};
 use crate::error::{Context, Error, Kind, Result, fail};
-use crate::sync_info::{Meta, MetaDataPath};
+use crate::scope::Scope;
+use crate::store::InfoStore;
+use crate::sync_info::{Hash, Meta, MetaDataPath};
 use crate::vault::{Active, Session};
 
 /// A Vault with the mounts that the data paths lead to.
@@ -20,6 +22,8 @@ pub struct Place {
     pub data_paths: Vec<DataPath>,
     /// The active node, where only that may be asked.
     pub active: Option<Active>,
+    /// What the key of the origin's fingerprints is known again by, if it has one.
+    pub fingerprint_check: Option<Hash>,
 }
 
 impl Place {
@@ -64,6 +68,7 @@ impl Place {
             namespace: session.namespace().to_string(),
             data_paths: data_paths.collect::<Result<_>>()?,
             active,
+            fingerprint_check: None,
         })
     }
 
@@ -199,4 +204,33 @@ pub fn ensure_apart(origin: &Meta, destination: &Place) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Before a first run: an origin whose own sync info lies where the destination's is to be, and whose data paths are
+/// to be written to, is more likely the source of truth with the ends swapped.
+///
+/// # Errors
+/// Fatal if it is so.
+pub fn ensure_no_origin(beside: &InfoStore, scope: &Scope, place: &Place) -> Result<()> {
+    let meta = match beside.consistent(scope, None, |snapshot| Ok(snapshot.meta.clone())) {
+        Ok(meta) => meta,
+        // Least privilege may hide it, and what can't be read says nothing.
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Corrupt) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let prefixes = place.origin_prefixes(&meta);
+    let is_read = |own: &DataPath| {
+        let own = own.path_of(&own.folder, "");
+        prefixes.iter().any(|theirs| own.starts_with(theirs))
+    };
+    let Some(data_path) = place.data_paths.iter().find(|data_path| is_read(data_path)) else {
+        return Ok(());
+    };
+    let why = format!(
+        "{} of this Vault is synced elsewhere as an origin ({}): are origin and destination swapped? if one follows the \
+         other, give this destination another `syncPath`",
+        data_path.configured,
+        beside.place()
+    );
+    fail(Kind::Config, why).map_err(Error::fatal)
 }

@@ -5,7 +5,9 @@
 //! the cycle's scope, and requests in flight are cut.
 
 mod destination;
+mod dry_run;
 mod execution;
+mod fingerprints;
 mod identity;
 mod listing;
 mod mounts;
@@ -13,6 +15,7 @@ mod origin;
 mod own_info;
 mod plan;
 mod report;
+mod routes;
 mod saver;
 mod workers;
 

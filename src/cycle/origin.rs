@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 
+use super::fingerprints;
 use super::identity::{Place, ensure_rights, ensure_still_active};
 use super::listing::{Job, feed};
 use super::report::Tally;
@@ -86,7 +87,9 @@ impl Origin {
     /// [`Session::keep_token`]: crate::vault::Session::keep_token
     pub fn place(&self, scope: &Scope, reserve: Option<Duration>) -> Result<Place> {
         let session = self.vault.within(scope);
-        let place = Place::of_origin(session, &self.settings.mounts, reserve)?;
+        let mut place = Place::of_origin(session, &self.settings.mounts, reserve)?;
+        place.fingerprint_check =
+            fingerprints::give_key(self.settings.fingerprint_key.as_ref(), &mut place.data_paths)?;
         ensure_rights(session, &place.data_paths, |engine, folder| {
             engine.listing_rights(folder)
         })?;
@@ -109,6 +112,7 @@ impl Origin {
         let place = self.place(run.scope, reserve).context(|| "origin")?;
         let mut own = self.store.own(run.scope)?;
         self.ensure_own_name(own.meta.as_ref())?;
+        fingerprints::ensure_same(own.meta.as_ref(), place.fingerprint_check.as_ref(), options.full)?;
         let previous = self.load_previous(run, &mut own)?;
         if !options.allow_mass_delete {
             ensure_same_mounts(own.meta.as_ref(), &place.data_paths)?;
@@ -207,7 +211,7 @@ impl Origin {
 
     fn look(&self, run: &Run, data_path: &DataPath, path: &str, (previous, info): (&Previous, &SyncInfo)) {
         let insight = match data_path.engine.insight(self.vault.within(run.scope), path) {
-            Ok(Presence::Present(insight)) => Ok(Some(insight)),
+            Ok(Presence::Present(insight)) => Ok(Some(previous.dated(path, insight))),
             Ok(Presence::Deleted) => Ok(None),
             // It was in the listing a moment ago: the next cycle decides.
             Ok(Presence::Absent) => previous.insight(path),
@@ -301,6 +305,9 @@ impl Origin {
             data_paths: place.meta_data_paths(),
             include: self.settings.filter.include().to_vec(),
             exclude: self.settings.filter.exclude().to_vec(),
+            policies: self.settings.filter.policies().map(<[String]>::to_vec),
+            approles: self.settings.filter.approles().map(<[String]>::to_vec),
+            fingerprint_check: place.fingerprint_check,
             transforms: Vec::new(),
             versions: Versions::Latest,
             counts: info.counts(),
@@ -311,6 +318,16 @@ impl Origin {
 }
 
 impl Previous {
+    /// The insight with the time at which this state was first seen, where the engine knows none. If what was known is lost,
+    /// it is seen for the first time: destinations compare it and adopt it.
+    fn dated(&self, path: &str, insight: Insight) -> Insight {
+        if !insight.update_time.is_empty() {
+            return insight;
+        }
+        let before = self.insight(path).ok().flatten();
+        insight.dated(before.as_ref(), time::now)
+    }
+
     /// The insight that `path` had.
     ///
     /// # Errors

@@ -7,8 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::identity::Place;
+use super::routes::Routes;
 use crate::config::DestinationSettings;
-use crate::engine::{self, Engine, Right, holder};
+use crate::engine::{self, Engine, FingerprintKey, Right, can_hold, holder};
 use crate::error::{Error, Kind, Result, fail};
 use crate::filter::Filter;
 use crate::store::Snapshot;
@@ -68,8 +69,16 @@ impl OriginRules {
         };
         Ok(OriginRules {
             data_paths: meta.data_paths.iter().map(data_path).collect(),
-            filter: Filter::new(&meta.include, &meta.exclude)?,
+            filter: Filter::new(&meta.include, &meta.exclude)?
+                .with_names(meta.policies.as_deref(), meta.approles.as_deref())?,
         })
+    }
+
+    /// Gives the engines that need one their key.
+    pub fn set_key(&mut self, key: &FingerprintKey) {
+        for (_, engine) in &mut self.data_paths {
+            engine.set_key(key);
+        }
     }
 
     /// What a token needs to read the secrets of the data paths.
@@ -173,6 +182,8 @@ pub struct Planner<'a> {
     pub settings: &'a DestinationSettings,
     /// The destination's server.
     pub place: &'a Place,
+    /// Where origin paths lead there.
+    pub routes: Routes<'a>,
     /// The destination's info; buckets are loaded as they are needed.
     pub info: &'a SyncInfo,
     /// Loads a bucket of it.
@@ -252,7 +263,7 @@ impl Planner<'_> {
             !is_unsynced(known)
                 && theirs.contains(path)
                 && self.settings.filter.allows(path)
-                && known.orphans.contains(&self.settings.transforms.apply(path))
+                && known.orphans.contains(&self.routes.place(path, known.secret_type))
         };
         let back: Vec<String> = self.info.with_bucket(n, |ours| {
             let back = ours.iter().filter(|(path, known)| is_back(path, known));
@@ -276,7 +287,7 @@ impl Planner<'_> {
     }
 
     fn take(&self, plan: &mut Plan, task: Task, rules: &OriginRules, forbidden: &[String]) -> Result<()> {
-        let place = self.settings.transforms.apply(&task.path).into_owned();
+        let place = self.routes.place(&task.path, task.insight.secret_type).into_owned();
         let is_held = holder(&self.place.data_paths, &place).is_some() && !lies_in(forbidden, &place);
         let is_allowed = self.settings.filter.allows(&task.path);
         match task.operation {
@@ -348,12 +359,18 @@ impl Planner<'_> {
             let place = write.place();
             if lies_in(forbidden, place) {
                 Some(in_origin(place))
-            } else if holder(&self.place.data_paths, place).is_none() {
-                Some(format!(
-                    "it leads to {place}, which is no path in the destination's data paths; correct `transforms` or `mounts`"
-                ))
             } else {
-                None
+                let from = write.insight.secret_type;
+                match holder(&self.place.data_paths, place).map(|data_path| data_path.engine.secret_type()) {
+                    None => Some(format!(
+                        "it leads to {place}, which is no path in the destination's data paths; correct `transforms` or \
+                         `mounts`"
+                    )),
+                    Some(to) if !can_hold(to, from) => Some(format!(
+                        "it is of type {from} and leads to {place}, where only the type {to} can be; correct `transforms`"
+                    )),
+                    Some(_) => None,
+                }
             }
         };
         plan.refuse_where(why_not);
@@ -379,8 +396,8 @@ impl Planner<'_> {
         for n in 0..usize::from(self.info.count()) {
             origin.look(n, |theirs| {
                 let allowed = theirs.iter().filter(|(path, _)| self.settings.filter.allows(path));
-                for (path, _) in allowed {
-                    let place = self.settings.transforms.apply(path);
+                for (path, insight) in allowed {
+                    let place = self.routes.place(path, insight.secret_type);
                     if deleted.contains(&*place) {
                         occupied.insert(place.to_string());
                     }

@@ -13,7 +13,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Engine, Expected, Fetched, Presence, Right, Secret, Stored};
+use super::numbers::is_rounded;
+use super::{Engine, Expected, Fetched, Presence, Right, Secret, Stored, list_right, right};
 use crate::error::{Context, Kind, Result, fail};
 use crate::sync_info::{Insight, SecretType, Versions};
 use crate::vault::{Found, Session, data};
@@ -178,6 +179,13 @@ impl Engine for Kv2 {
         session.delete(path)
     }
 
+    fn loses(&self, secret: &Secret) -> Option<&'static str> {
+        is_rounded(secret).then_some(
+            "it holds numbers with more digits than a KV version 2 engine gives back (beyond 2^53, or 17 digits): they are \
+             rounded there; store them as text, or use a KV version 1 mount at the destination",
+        )
+    }
+
     fn listing_rights(&self, folder: &str) -> Vec<Right> {
         let base = &self.metadata;
         vec![list_right(base, folder), right(base, folder, "read")]
@@ -197,24 +205,6 @@ impl Engine for Kv2 {
     fn history_rights(&self, folder: &str) -> Vec<Right> {
         let right = |part| right(&format!("{}{part}/", self.mount), folder, "update");
         ["delete", "undelete", "destroy"].map(right).into()
-    }
-}
-
-/// The right to list; it is asked for with the final slash (FACTS.md section 2).
-fn list_right(base: &str, folder: &str) -> Right {
-    Right {
-        path: format!("{base}{folder}"),
-        capability: "list",
-        grant: format!("{base}{folder}*"),
-    }
-}
-
-/// A right on the secrets of a folder: asked about one name in it, which needn't exist.
-fn right(base: &str, folder: &str, capability: &'static str) -> Right {
-    Right {
-        path: format!("{base}{folder}vsync-check"),
-        capability,
-        grant: format!("{base}{folder}*"),
     }
 }
 

@@ -2,13 +2,21 @@
 //!
 //! The cycles see only [`Engine`] and [`DataPath`]; a new type of secret is a new engine and changes nothing else.
 
+mod approle;
+mod fingerprint;
+mod kv1;
 mod kv2;
+mod numbers;
+mod policy;
 
 use serde_json::value::RawValue;
 
-use crate::error::{Context, Kind, Result, fail};
+use crate::error::{Context, Error, Kind, Result, fail};
+use crate::filter::{POLICIES, approle_method};
 use crate::sync_info::{Insight, SecretType, Versions};
 use crate::vault::{Mount, Session};
+
+pub use fingerprint::FingerprintKey;
 
 /// One mounted engine. Paths are absolute, as Vault's API spells them; folders are relative to the mount and end
 /// with `/`, but for the mount's own, which is empty.
@@ -26,7 +34,8 @@ pub trait Engine: Send + Sync {
     /// Anything but a clear answer: an incomplete listing never looks like a short one.
     fn list(&self, session: Session, folder: &str) -> Result<Vec<String>>;
 
-    /// What is known about `path` without reading its value.
+    /// What is known about `path`, without reading its value where the engine keeps versions. Where it keeps none, the
+    /// insight has a fingerprint and no time yet: see [`Insight::dated`].
     ///
     /// # Errors
     /// Anything but a clear answer.
@@ -48,7 +57,7 @@ pub trait Engine: Send + Sync {
     }
 
     /// Makes `path` hold `secret`. Equal data is adopted without a write; other data is overwritten only in the
-    /// version that was read, so nobody's change is lost unseen.
+    /// version that was read, so nobody's change is lost unseen. An engine without check-and-set says what can race.
     ///
     /// # Errors
     /// [`Kind::Conflict`] when somebody else writes at the same time, twice; [`Kind::Refused`] and the rest.
@@ -59,6 +68,24 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// Anything but a clear answer.
     fn delete(&self, session: Session, path: &str) -> Result<()>;
+
+    /// What of `secret`, which is another end's, this engine does not keep as it is, if there is any such thing.
+    fn loses(&self, _secret: &Secret) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether something may be synced to this name, which a server could hold.
+    fn admits(&self, _name: &str) -> bool {
+        true
+    }
+
+    /// Whether changes are seen only by fingerprints under a key.
+    fn needs_key(&self) -> bool {
+        false
+    }
+
+    /// Gives it that key.
+    fn set_key(&mut self, _key: &FingerprintKey) {}
 
     /// What a token needs in `folder` to list it and to get insights: pairs of a path and a capability.
     fn listing_rights(&self, folder: &str) -> Vec<Right>;
@@ -123,10 +150,17 @@ impl Secret {
         if may_hold_halves && serde_json::from_str::<serde_json::Value>(text).is_err() {
             return fail(Kind::Protocol, "its data holds an escaped half of a character");
         }
-        Ok(Secret {
-            data: data.to_owned(),
-            beside: None,
-        })
+        Ok(Secret::made(data.to_owned()))
+    }
+
+    /// Data that vsync itself has put together.
+    fn made(data: Box<RawValue>) -> Secret {
+        Secret { data, beside: None }
+    }
+
+    /// Whether both hold the same data.
+    fn same_as(&self, other: &Secret) -> bool {
+        is_same(&self.data, &other.data)
     }
 }
 
@@ -187,7 +221,12 @@ impl DataPath {
             Kind::Denied | Kind::NotFound => error.fatal(),
             _ => error,
         });
-        let mount = mount.context(context)?;
+        let mut mount = mount.context(context)?;
+        let secret_type = type_at(&mount, configured).map_err(Error::fatal).context(context)?;
+        if matches!(secret_type, SecretType::Policy | SecretType::AppRole) {
+            // Nothing else of what is mounted there is synced.
+            mount.path = configured.to_string();
+        }
         let Some(folder) = configured.strip_prefix(&mount.path).map(str::to_string) else {
             let why = format!(
                 "it is no mount and lies in none (the server's mount there is {})",
@@ -195,23 +234,7 @@ impl DataPath {
             );
             return fail(Kind::Config, why).map_err(|error| error.fatal()).context(context);
         };
-        let engine = match mount.kv_version() {
-            Some(2) => at_mount(SecretType::KvV2, &mount.path),
-            Some(version) => {
-                let why = format!(
-                    "{} is a KV version {version} mount; only version 2 is synced",
-                    mount.path
-                );
-                return fail(Kind::Config, why).map_err(|error| error.fatal()).context(context);
-            }
-            None => {
-                let why = format!(
-                    "{} is a mount of type {}, which is not synced",
-                    mount.path, mount.engine
-                );
-                return fail(Kind::Config, why).map_err(|error| error.fatal()).context(context);
-            }
-        };
+        let engine = at_mount(secret_type, &mount.path);
         Ok(DataPath {
             configured: configured.to_string(),
             prefix: format!("{}{folder}", engine.prefix()),
@@ -238,13 +261,18 @@ impl DataPath {
 
     /// Whether `path` is a path of this data path that the engine can address.
     pub fn holds(&self, path: &str) -> bool {
-        path.strip_prefix(&self.prefix).is_some_and(is_addressable)
+        let is_held = |name| is_addressable(name) && self.engine.admits(self.inside(path));
+        path.strip_prefix(&self.prefix).is_some_and(is_held)
     }
 
     /// The folder (relative to the mount) and the name of a path that this data path holds.
     pub fn folder_and_name<'a>(&self, path: &'a str) -> (&'a str, &'a str) {
-        let inside = path.strip_prefix(self.engine.prefix()).unwrap_or(path);
+        let inside = self.inside(path);
         inside.split_at(inside.rfind('/').map_or(0, |slash| slash + 1))
+    }
+
+    fn inside<'a>(&self, path: &'a str) -> &'a str {
+        path.strip_prefix(self.engine.prefix()).unwrap_or(path)
     }
 
     /// The absolute path of `name` in `folder`.
@@ -257,6 +285,59 @@ impl DataPath {
 pub fn at_mount(secret_type: SecretType, mount: &str) -> Box<dyn Engine> {
     match secret_type {
         SecretType::KvV2 => Box::new(kv2::Kv2::new(mount)),
+        SecretType::KvV1 => Box::new(kv1::Kv1::new(mount)),
+        SecretType::Policy => Box::new(policy::Policies::new(mount)),
+        SecretType::AppRole => Box::new(approle::Roles::new(mount)),
+    }
+}
+
+/// What the data path `configured` holds, which lies in `mount`.
+fn type_at(mount: &Mount, configured: &str) -> Result<SecretType> {
+    if configured == POLICIES {
+        return Ok(SecretType::Policy);
+    }
+    if let Some(method) = approle_method(configured) {
+        return match mount.engine.as_str() {
+            "approle" if mount.path.trim_end_matches('/') == method => Ok(SecretType::AppRole),
+            other => fail(
+                Kind::Config,
+                format!("auth/{method}/ is no AppRole auth method (the server has one of type {other} there)"),
+            ),
+        };
+    }
+    match mount.kv_version() {
+        Some(2) => Ok(SecretType::KvV2),
+        Some(_) => Ok(SecretType::KvV1),
+        None => fail(
+            Kind::Config,
+            format!(
+                "{} is a mount of type {}, which is not synced",
+                mount.path, mount.engine
+            ),
+        ),
+    }
+}
+
+/// Whether an engine of type `to` can hold what one of type `from` gave.
+pub fn can_hold(to: SecretType, from: SecretType) -> bool {
+    to == from || (to.is_kv() && from.is_kv())
+}
+
+/// The right to list; it is asked for with the final slash (FACTS.md section 2).
+fn list_right(base: &str, folder: &str) -> Right {
+    Right {
+        path: format!("{base}{folder}"),
+        capability: "list",
+        grant: format!("{base}{folder}*"),
+    }
+}
+
+/// A right on the secrets of a folder: asked about one name in it, which needn't exist.
+fn right(base: &str, folder: &str, capability: &'static str) -> Right {
+    Right {
+        path: format!("{base}{folder}vsync-check"),
+        capability,
+        grant: format!("{base}{folder}*"),
     }
 }
 
@@ -264,6 +345,8 @@ pub fn at_mount(secret_type: SecretType, mount: &str) -> Box<dyn Engine> {
 pub fn kv_version(secret_type: SecretType) -> Option<u8> {
     match secret_type {
         SecretType::KvV2 => Some(2),
+        SecretType::KvV1 => Some(1),
+        SecretType::Policy | SecretType::AppRole => None,
     }
 }
 

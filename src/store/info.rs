@@ -140,14 +140,23 @@ impl InfoStore {
     }
 
     /// Reads the other end's info: `look` is called with an index and may load buckets, and is called again from the
-    /// start if the info turns out to be in the middle of a save.
+    /// start if the info turns out to be in the middle of a save. The index and `meta` may have been read before: `first`.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is no info yet; [`Kind::Corrupt`] if it can't be read, or stays inconsistent.
-    pub fn consistent<T>(&self, scope: &Scope, mut look: impl FnMut(&Snapshot) -> Result<T>) -> Result<T> {
+    pub fn consistent<T>(
+        &self,
+        scope: &Scope,
+        mut first: Option<Snapshot>,
+        mut look: impl FnMut(&Snapshot) -> Result<T>,
+    ) -> Result<T> {
         let (mut pause, mut reads) = (FIRST_PAUSE, 1);
         loop {
-            match self.snapshot(scope).and_then(|snapshot| look(&snapshot)) {
+            let snapshot = match first.take() {
+                Some(first) => Ok(first),
+                None => self.snapshot(scope),
+            };
+            match snapshot.and_then(|snapshot| look(&snapshot)) {
                 Err(error) if error.kind() == Kind::Conflict && reads < READS => {}
                 outcome => return outcome,
             }
@@ -158,7 +167,11 @@ impl InfoStore {
         }
     }
 
-    fn snapshot<'a>(&'a self, scope: &'a Scope) -> Result<Snapshot<'a>> {
+    /// Reads the other end's index and `meta`.
+    ///
+    /// # Errors
+    /// As [`consistent`](Self::consistent), which reads again where that may help.
+    pub fn snapshot<'a>(&'a self, scope: &'a Scope) -> Result<Snapshot<'a>> {
         let place = || format!("sync info of the {} ({})", self.role.name(), self.place());
         let Some(value) = self.store.get(scope, &self.key("index"))? else {
             return fail(Kind::NotFound, "there is none yet; let `vsync origin` run first").context(place);

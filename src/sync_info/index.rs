@@ -25,6 +25,11 @@ impl Hash {
         Hash(Sha256::digest(bytes).into())
     }
 
+    /// A hash that was made elsewhere, such as a keyed one.
+    pub fn from_bytes(bytes: [u8; 32]) -> Hash {
+        Hash(bytes)
+    }
+
     /// What `hasher` has made of all it was given.
     pub(super) fn finish(hasher: Sha256) -> Hash {
         Hash(hasher.finalize().into())

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::SecretType;
+use super::{Hash, SecretType};
 use crate::error::{Error, Kind, Result};
 use crate::transform::Rule;
 
@@ -72,6 +72,15 @@ pub struct Meta {
     /// The exclude rules.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// The rules for names of policies; `None`: of an origin that none are synced, of a destination that it takes the origin's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<Vec<String>>,
+    /// The rules for names of AppRole roles; as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approles: Option<Vec<String>>,
+    /// Of an origin that has fingerprints under a key: by what another key is noticed. It reveals neither the key nor a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint_check: Option<Hash>,
     /// A destination's transformers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<Rule>,
@@ -185,6 +194,9 @@ mod tests {
             }],
             include: Vec::new(),
             exclude: vec!["^secret/data/tmp/".into()],
+            policies: None,
+            approles: None,
+            fingerprint_check: None,
             transforms: Vec::new(),
             versions: Versions::Latest,
             counts: BTreeMap::from([(SecretType::KvV2, 3)]),

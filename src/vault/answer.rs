@@ -84,13 +84,43 @@ pub fn data<'a, T: Deserialize<'a>>(reply: &'a Reply) -> Result<T> {
     }
 }
 
+/// The names in the answer to a listing; `None` if there are none and the server has passed over a parameter: then it
+/// also answers so where nothing is, instead of with a 404.
+///
+/// # Errors
+/// [`Kind::Protocol`] if the body isn't what a Vault sends.
+pub fn names(reply: &Reply) -> Result<Option<Vec<String>>> {
+    #[derive(Deserialize)]
+    struct Listing {
+        data: Names,
+        #[serde(default)]
+        warnings: Option<Vec<String>>,
+    }
+    #[derive(Deserialize)]
+    struct Names {
+        keys: Option<Vec<String>>,
+    }
+    let passed_over = |warning: &String| warning.contains("ignored these unrecognized parameters");
+    match json::<Listing>(&reply.body) {
+        Ok(Listing {
+            data: Names { keys: Some(names) },
+            ..
+        }) => Ok(Some(names)),
+        Ok(Listing {
+            warnings: Some(warnings),
+            ..
+        }) if warnings.iter().any(passed_over) => Ok(None),
+        _ => fail(Kind::Protocol, not_vault(reply)),
+    }
+}
+
 /// Reads JSON. What is not text as a whole is none, even if only in a part that nobody looks at.
 fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> std::result::Result<T, serde_json::Error> {
     std::str::from_utf8(bytes).map_or_else(|_| serde_json::from_str(""), serde_json::from_str)
 }
 
 /// Phrases of real servers, what kind of error they are, and what to tell the user instead.
-const KNOWN: [(&str, Kind, &str); 22] = [
+const KNOWN: [(&str, Kind, &str); 27] = [
     (
         "check-and-set parameter did not match",
         Kind::Conflict,
@@ -115,6 +145,32 @@ const KNOWN: [(&str, Kind, &str); 22] = [
         "Upgrading from non-versioned",
         Kind::Limited,
         "the mount is not ready yet",
+    ),
+    (
+        // A policy's names the versions.
+        "did not match the current version",
+        Kind::Conflict,
+        "somebody else wrote it at the same moment",
+    ),
+    (
+        "invalid capability",
+        Kind::Refused,
+        "the server does not know a capability that the policy names (`scan` is known to OpenBao only)",
+    ),
+    (
+        "failed to parse policy",
+        Kind::Refused,
+        "the server can't read the text of the policy",
+    ),
+    (
+        "role_id already in use",
+        Kind::Refused,
+        "another role there has this role id already; delete that role, or give one of the two another id",
+    ),
+    (
+        "local_secret_ids can only be modified",
+        Kind::Refused,
+        "its local_secret_ids can only be set when the role is made",
     ),
     (
         "maximum number of strings",

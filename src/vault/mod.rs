@@ -157,19 +157,28 @@ impl Session<'_> {
             return self.list_in_pages(path);
         }
         match self.list_page(path, "?limit=-1") {
+            Ok(Some(names)) => Ok(names),
+            Ok(None) => self.list_first(path),
             Err(error) if error.kind() == Kind::Denied => {
                 let names = self.list_in_pages(path)?;
                 self.vault.lists_in_pages.store(true, Ordering::Relaxed);
                 Ok(names)
             }
-            outcome => outcome,
+            Err(error) => Err(error),
         }
     }
 
+    /// What is answered to who asks for nothing in particular: all names, or as many as a policy allows.
+    fn list_first(&self, path: &str) -> Result<Vec<String>> {
+        let names = self.list_page(path, "")?;
+        names.ok_or_else(|| Error::new(Kind::Protocol, "its listing holds no names, not even none"))
+    }
+
     fn list_in_pages(&self, path: &str) -> Result<Vec<String>> {
-        let mut names = self.list_page(path, "")?;
+        let mut names = self.list_first(path)?;
         while let Some(last) = names.last() {
             let page = self.list_page(path, &format!("?after={}", encode_path(last)))?;
+            let page = page.unwrap_or_default();
             if page.is_empty() || page == names {
                 // What knows no pages (KV version 1) gives all names each time.
                 break;
@@ -185,14 +194,11 @@ impl Session<'_> {
         Ok(names)
     }
 
-    fn list_page(&self, path: &str, query: &str) -> Result<Vec<String>> {
-        #[derive(serde::Deserialize)]
-        struct Keys {
-            keys: Vec<String>,
-        }
+    /// `None` if the server does not know the query, and does not say of what is empty that it is.
+    fn list_page(&self, path: &str, query: &str) -> Result<Option<Vec<String>>> {
         match answer::found(self.send_asking(Method::List, (path, query), None)?)? {
-            Found::Live(reply) => Ok(data::<Keys>(&reply)?.keys),
-            Found::Absent => Ok(Vec::new()),
+            Found::Live(reply) => answer::names(&reply),
+            Found::Absent => Ok(Some(Vec::new())),
             Found::Deleted(reply) => Err(answer::refusal(&reply)),
         }
     }
