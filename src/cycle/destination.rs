@@ -8,22 +8,21 @@ use std::time::Duration;
 use super::execution::{Execution, Folders};
 use super::identity::{Place, ensure_apart, ensure_held, ensure_rights};
 use super::own_info::OwnInfo;
-use super::plan::{OriginInfo, OriginRules, Plan, Planner, Write};
+use super::plan::{OriginInfo, OriginRules, Plan, Planner};
+use super::prepared::{Planned, Prepared, Purpose, configured};
+use super::preview::{count_tasks, report_orphans, tasks};
 use super::report::Tally;
 use super::saver::{self, Saver, Signal, signals};
-use super::{Found, Options, Outcome, Report, ReportedTask, Run, Servers, conduct};
+use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
 use crate::engine::DataPath;
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Lock};
-use crate::sync_info::{FORMAT, Hash, Meta, Operation, Role, SecretType, SyncInfo};
+use crate::sync_info::{FORMAT, Meta, Role, SecretType, SyncInfo};
 use crate::time;
 use crate::vault::{Active, Vault, VaultSettings};
-
-/// How many orphans a warning names.
-const NAMED_ORPHANS: usize = 3;
 
 /// A destination role: its settings, clients and stores.
 pub struct Destination {
@@ -37,16 +36,6 @@ pub struct Destination {
     store: InfoStore,
     /// Where an origin would keep its info that has this destination's store and sync path.
     beside: InfoStore,
-}
-
-/// What the planning found out, beside the plan.
-struct Planned {
-    plan: Plan,
-    rules: OriginRules,
-    /// Of the origin's index.
-    index: Hash,
-    /// The origin's active node, if there is anything to ask it.
-    active: Option<Active>,
 }
 
 impl Destination {
@@ -139,10 +128,7 @@ impl Destination {
     /// Runs one cycle, against the origin's stored info, or against what a dry run has just found.
     pub fn cycle(&self, scope: &Scope, options: Options, found: Option<&Found>) -> Report {
         let scope = scope.within(self.settings.timeout);
-        let report = Report::begin(Role::Destination, &self.settings.name);
-        conduct(report, &scope, &self.servers(), |run, report| {
-            self.work(run, options, report, found)
-        })
+        self.conduct(&scope, |run, report| self.work(run, options, report, found))
     }
 
     /// The HTTP clients, for interrupting.
@@ -159,26 +145,14 @@ impl Destination {
     }
 
     fn work(&self, run: &Run, options: Options, report: &mut Report, found: Option<&Found>) -> Result<Outcome> {
-        let context = || format!("destination {}", self.settings.name);
-        let reserve = options.reserve(self.settings.tick);
-        let place = self
-            .place(run.scope, &self.known_mounts(run, found)?, reserve)
-            .context(context)?;
-        let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
-        if own.own.borrow().index.is_none() {
-            self.ensure_no_origin(run.scope, &place)?;
-        }
-        own.settle(&place, &self.settings, options.dry_run)?;
-        self.origin
-            .within(run.scope)
-            .keep_token(reserve)
-            .context(|| "the origin's token")?;
+        let Prepared { place, own, planned } = self.prepare(run, options, found, Purpose::Writing)?;
         let Planned {
             mut plan,
             rules,
             index,
             active,
-        } = self.plan(&own, &place, options, found)?;
+            ..
+        } = planned;
         report.origin_index = Some(index);
         for refused in plan.refused.drain(..) {
             Tally::add(&run.tally.stuck, u64::from(refused.is_known));
@@ -197,21 +171,72 @@ impl Destination {
             true => Outcome::DryRun,
             false => self.carry_out(run, (&own, &unloaded), (&place, &rules, active), plan)?,
         };
-        self.report_orphans(run, &own);
+        report_orphans(run, &own);
         run.tally
             .paths
             .store(unloaded.values().sum::<u64>() + own.info.paths(), Ordering::Relaxed);
         Ok(outcome)
     }
 
+    /// Runs `body` as a cycle is run: its problems have a listener, its requests are counted, and cut when it ends.
+    pub(crate) fn conduct(&self, scope: &Scope, body: impl FnOnce(&Run, &mut Report) -> Result<Outcome>) -> Report {
+        let report = Report::begin(Role::Destination, &self.settings.name);
+        conduct(report, scope, &self.servers(), body)
+    }
+
+    /// Looks at both ends and makes the plan; nothing has been done of it. In a dry run nothing is written.
+    ///
+    /// # Errors
+    /// Whatever would fail the cycle before its first task.
+    pub(crate) fn prepare<'a>(
+        &'a self,
+        run: &'a Run,
+        options: Options,
+        found: Option<&Found>,
+        purpose: Purpose,
+    ) -> Result<Prepared<'a>> {
+        let context = || format!("destination {}", self.settings.name);
+        let reserve = options.reserve(self.settings.tick);
+        let mounts = self.known_mounts(run, found)?;
+        let place = match purpose {
+            Purpose::Writing => self.place(run.scope, &mounts, reserve),
+            Purpose::Reading => Place::of_destination(self.vault.within(run.scope), &mounts, reserve),
+        };
+        let place = place.context(context)?;
+        let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
+        if own.own.borrow().index.is_none() {
+            self.ensure_no_origin(run.scope, &place)?;
+        }
+        own.settle(&place, &self.settings, options.dry_run)?;
+        self.origin
+            .within(run.scope)
+            .keep_token(reserve)
+            .context(|| "the origin's token")?;
+        let planned = self.plan(&own, &place, options, found)?;
+        Ok(Prepared { place, own, planned })
+    }
+
+    /// Carries out a part of the plan that was prepared, and saves what was done.
+    ///
+    /// # Errors
+    /// If it ended before it was through.
+    pub(crate) fn mend(&self, run: &Run, prepared: Prepared, mut plan: Plan, options: Options) -> Result<Outcome> {
+        let Prepared { place, own, planned } = prepared;
+        if self.settings.ignore_deletes {
+            plan.spare_copies();
+        }
+        self.hold_back(run, &own, &mut plan, options)?;
+        let unloaded = own.unloaded_counts()?;
+        self.carry_out(run, (&own, &unloaded), (&place, &planned.rules, planned.active), plan)
+    }
+
     fn known_mounts(&self, run: &Run, found: Option<&Found>) -> Result<Vec<String>> {
-        let of = |meta: &Meta| meta.data_paths.iter().map(|data_path| data_path.path.clone()).collect();
         match (self.mounts(), found) {
             (Some(mounts), _) => Ok(mounts.to_vec()),
-            (None, Some(found)) => Ok(of(&found.meta)),
+            (None, Some(found)) => Ok(configured(&found.meta)),
             (None, None) => self
                 .origin_store
-                .consistent(run.scope, |snapshot| Ok(of(&snapshot.meta))),
+                .consistent(run.scope, |snapshot| Ok(configured(&snapshot.meta))),
         }
     }
 
@@ -235,6 +260,8 @@ impl Destination {
                 plan,
                 active,
                 rules: OriginRules::new(origin.meta())?,
+                saved_at: origin.meta().saved_at.clone(),
+                origin_mounts: configured(origin.meta()),
                 index: origin.index().hash(),
             })
         };
@@ -289,23 +316,33 @@ impl Destination {
         fail(Kind::Config, why)
     }
 
-    /// Takes the deletes out of the plan if they are suspiciously many.
-    fn hold_back(&self, run: &Run, own: &OwnInfo, plan: &mut Plan, options: Options) -> Result<()> {
+    /// How many deletes are to be held back since they are suspiciously many, and of how many secrets known here.
+    ///
+    /// # Errors
+    /// If the store doesn't answer.
+    pub(crate) fn held_back(&self, own: &OwnInfo, plan: &Plan, options: Options) -> Result<Option<(u64, u64)>> {
         let deletes = plan.deletes_of_copies();
         if deletes == 0 || options.allow_mass_delete {
-            return Ok(());
+            return Ok(None);
         }
         let known = own.known()?;
-        if self.settings.max_deletes.exceeded(deletes, known) {
-            plan.spare_copies();
-            Tally::add(&run.tally.held, deletes);
-            Tally::add(&run.tally.stuck, deletes);
-            let why = format!(
-                "{deletes} deletes are held back: more than maxDeletes allows of the {known} secrets known here; if they are \
-                 meant, run once with --allow-mass-delete (--dry-run lists them)"
-            );
-            run.warn(None, Error::new(Kind::Refused, why));
-        }
+        let is_exceeded = self.settings.max_deletes.exceeded(deletes, known);
+        Ok(is_exceeded.then_some((deletes, known)))
+    }
+
+    /// Takes the deletes out of the plan if they are suspiciously many.
+    fn hold_back(&self, run: &Run, own: &OwnInfo, plan: &mut Plan, options: Options) -> Result<()> {
+        let Some((deletes, known)) = self.held_back(own, plan, options)? else {
+            return Ok(());
+        };
+        plan.spare_copies();
+        Tally::add(&run.tally.held, deletes);
+        Tally::add(&run.tally.stuck, deletes);
+        let why = format!(
+            "{deletes} deletes are held back: more than maxDeletes allows of the {known} secrets known here; if they are \
+             meant, run once with --allow-mass-delete (--dry-run lists them)"
+        );
+        run.warn(None, Error::new(Kind::Refused, why));
         Ok(())
     }
 
@@ -355,21 +392,6 @@ impl Destination {
         })
     }
 
-    fn report_orphans(&self, run: &Run, own: &OwnInfo) {
-        let places = own.orphans();
-        Tally::add(&run.tally.orphans, places.len() as u64);
-        if !places.is_empty() {
-            let named: Vec<&str> = places.iter().take(NAMED_ORPHANS).map(String::as_str).collect();
-            let why = format!(
-                "{} copies are kept that a change of rules left behind ({}{}); --prune removes them",
-                places.len(),
-                named.join(", "),
-                if places.len() > NAMED_ORPHANS { ", ..." } else { "" }
-            );
-            run.warn(None, Error::new(Kind::Refused, why));
-        }
-    }
-
     fn meta(&self, place: &Place, info: &SyncInfo, unloaded: &BTreeMap<SecretType, u64>) -> Meta {
         // Before the counts, so that counts of another moment are seen to be that.
         let index = info.reindex().hash().to_string();
@@ -392,27 +414,4 @@ impl Destination {
             index,
         }
     }
-}
-
-/// What a dry run would have done, in numbers.
-fn count_tasks(tally: &Tally, plan: &Plan) {
-    let of = |operation| plan.writes.iter().filter(|write| write.operation == operation).count() as u64;
-    Tally::add(&tally.added, of(Operation::Add));
-    Tally::add(&tally.updated, of(Operation::Update));
-    Tally::add(&tally.deleted, plan.deletes.len() as u64);
-}
-
-/// The plan as a dry run lists it.
-fn tasks(plan: &Plan) -> Vec<ReportedTask> {
-    let write = |write: &Write| ReportedTask {
-        operation: write.operation,
-        path: write.path.clone(),
-        destination: Some(write.place().to_string()),
-    };
-    let deletes = plan.deletes.iter().map(|delete| ReportedTask {
-        operation: Operation::Delete,
-        path: delete.path.clone(),
-        destination: Some(delete.place.clone()),
-    });
-    plan.writes.iter().map(write).chain(deletes).collect()
 }

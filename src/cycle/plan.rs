@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::cause::Cause;
 use super::identity::Place;
 use crate::config::DestinationSettings;
 use crate::engine::{self, Engine, Right, holder};
@@ -104,6 +105,8 @@ pub struct Write {
     pub is_known: bool,
     /// Add or update.
     pub operation: Operation,
+    /// Why.
+    pub cause: Cause,
 }
 
 impl Write {
@@ -283,8 +286,10 @@ impl Planner<'_> {
             Operation::Add | Operation::Update if !is_allowed => {}
             Operation::Add | Operation::Update => {
                 let known = self.info.get(&task.path)?;
+                let cause = Cause::of(known.as_ref(), &task.insight);
                 let is_known = known.is_some_and(|known| !is_unsynced(&known));
                 plan.writes.push(Write {
+                    cause,
                     place: (place != *task.path).then(|| place.into()),
                     is_known,
                     operation: if is_known { task.operation } else { Operation::Add },

@@ -95,7 +95,7 @@ pub struct Secret(Box<RawValue>);
 
 impl Secret {
     /// Whether both hold the same data; the order of keys does not matter, digits do.
-    fn same_as(&self, other: &Secret) -> bool {
+    pub fn same_as(&self, other: &Secret) -> bool {
         let value = |secret: &Secret| serde_json::from_str::<serde_json::Value>(secret.0.get()).ok();
         self.0.get() == other.0.get() || matches!((value(self), value(other)), (Some(a), Some(b)) if a == b)
     }
