@@ -1,9 +1,12 @@
 //! `vsync verify`: what differs is found with its mark, never with a value, and `--repair` makes both ends the same.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::common::consul;
 use crate::common::info::Pair as Simple;
+use crate::common::proxy::Action;
 use crate::common::vsync::Output;
 use crate::destination::{Pair, expect, same};
 
@@ -388,7 +391,7 @@ fn a_sample_compares_its_share() {
     let data = format!("GET /v1/{}", pair.origin.data_path(""));
     same(
         "reads",
-        pair.at_origin.lines(|line: &str| line.starts_with(&data)).len(),
+        pair.at_origin.lines(move |line: &str| line.starts_with(&data)).len(),
         5,
     );
     for key in &keys {
@@ -460,4 +463,35 @@ fn a_server_that_goes_away_fails_the_comparison_and_lists_nothing_as_missing() {
     pair.vsync.args(["verify"]).run().expect_code(3);
     pair.vsync.args(["verify", "--repair"]).run().expect_code(0);
     pair.vsync.args(["verify"]).run().expect_code(0);
+}
+
+#[test]
+fn an_interrupted_comparison_ends_at_once_with_130() {
+    let pair = Pair::new();
+    seed_and_sync(&pair, &["a", "b", "c"]);
+    let read = pair.here("GET", "b");
+    let held = pair.at_origin.when(move |line: &str| line == read, Action::Hold);
+    let running = pair.vsync().args(["verify", "-o", "json"]).spawn();
+    held.wait_until_held(1);
+    running.signal("INT");
+    let output = running.wait_exit(Duration::from_secs(10));
+    output.expect_code(130).expect_nowhere(VALUE);
+    assert_eq!(summary(&output)["result"], "aborted");
+}
+
+#[test]
+fn a_secret_that_is_copied_while_it_is_compared_is_no_difference() {
+    let pair = Pair::new();
+    seed_and_sync(&pair, &["a"]);
+    let read = pair.there("GET", "a");
+    let held = pair.at_destination.when(move |line: &str| line == read, Action::Hold);
+    let running = pair.vsync().args(["verify", "-o", "json"]).spawn();
+    held.wait_until_held(1);
+    // It was read at the origin already.
+    for mount in [&pair.origin, &pair.destination] {
+        mount.put("a", json!({ "v": format!("{VALUE} 2") }));
+    }
+    held.release();
+    let output = running.wait_exit(Duration::from_secs(30));
+    expect_summary(&output, 0, "equal", &[("equal", 1), ("differ", 0)]);
 }
