@@ -55,6 +55,7 @@ fn counts_sizes_saves_lags_and_orphans_are_told() {
     pair.origin.put("a", json!({"v": 2}));
     pair.origin.delete("b");
     pair.seed(&["new"]);
+    pair.origin.put("tmp/c", json!({"v": 2}));
     pair.configure_destination("exclude", json!(["data/tmp/"]));
     pair.run_origin();
     let (_, ends) = status(&pair);

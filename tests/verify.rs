@@ -495,3 +495,15 @@ fn a_secret_that_is_copied_while_it_is_compared_is_no_difference() {
     let output = running.wait_exit(Duration::from_secs(30));
     expect_summary(&output, 0, "equal", &[("equal", 1), ("differ", 0)]);
 }
+
+#[test]
+fn a_change_of_rules_that_no_cycle_has_seen_yet_is_heeded_and_not_saved() {
+    let mut pair = Pair::new();
+    seed_and_sync(&pair, &["a", "tmp/b"]);
+    pair.configure_destination("exclude", json!(["data/tmp/"]));
+    let revisions = pair.revisions();
+    let output = verify(&pair, &[]);
+    same("marks", marks(&pair, &output), ["+  -> tmp/b"]);
+    expect_summary(&output, 0, "equal", &[("equal", 1), ("foreign", 1)]);
+    same("the info", pair.revisions(), revisions);
+}
