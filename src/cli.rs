@@ -674,7 +674,7 @@ mod tests {
             ),
             (
                 "origin --prune",
-                "--prune does not belong to `vsync origin`, only to sync, destination",
+                "--prune does not belong to `vsync origin`, only to sync, destination, plan",
             ),
             (
                 "check --once",
