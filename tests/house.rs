@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 10] = [
     &["main"],
     &["lib"],
     &["daemon"],
-    &["check"],
+    &["check", "plan", "verify", "status"],
     &["cycle"],
     &["engine", "store"],
     &["cli", "config", "logger"],
@@ -29,7 +29,7 @@ const LAYERS: [&[&str]; 10] = [
 /// What a module uses of its own layer, or of none but these although they lie below.
 const ONLY: [(&str, &[&str]); 17] = [
     // The map, and `run`, which puts the parts together.
-    ("lib", &["cli", "config", "cycle", "daemon", "scope"]),
+    ("lib", &["cli", "config", "cycle", "daemon", "scope", "verify"]),
     // Settings hold what the layers below need; they are never handed down whole.
     (
         "config",

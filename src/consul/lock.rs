@@ -292,6 +292,15 @@ pub fn acquire(
     Ok(SessionLock::keep(settings, key, me, won))
 }
 
+/// Who holds the lock `key` at this moment; `None` if nobody does.
+///
+/// # Errors
+/// Whatever keeps Consul from answering.
+pub fn holder(consul: &Consul, scope: &Scope, key: &str) -> Result<Option<String>> {
+    let entry = consul.get(scope, key)?.filter(|entry| entry.session.is_some());
+    Ok(entry.map(|entry| Holder::describe(&entry.value)))
+}
+
 /// Creates a session and ends it, to show that Consul allows it.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use crate::http::{Http, HttpSettings, Method, Reply, Request, TlsSettings, encod
 use crate::scope::Scope;
 use crate::secret::SecretSource;
 
-pub use lock::{Holding, SessionLock, acquire, probe};
+pub use lock::{Holding, SessionLock, acquire, holder, probe};
 pub use transaction::{COMMIT_LIMIT, Op, Transaction, Verdict};
 pub use watch::{KeyWatch, Since};
 

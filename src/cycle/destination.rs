@@ -4,30 +4,29 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use super::dry_run::{count_tasks, tasks};
 use super::execution::{Execution, Folders};
 use super::fingerprints;
 use super::identity::{Place, ensure_apart, ensure_held, ensure_no_origin, ensure_rights};
 use super::mounts::Mounts;
 use super::own_info::OwnInfo;
 use super::plan::{OriginInfo, OriginRules, Plan, Planner};
+use super::prepared::{Planned, Prepared, Purpose, configured};
+use super::preview::{count_tasks, report_orphans, tasks};
 use super::report::Tally;
 use super::routes::{Crossings, Routes};
 use super::saver::{self, Saver, Signal, signals};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
+use crate::engine::DataPath;
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::filter::is_of_names;
 use crate::http::Http;
 use crate::scope::Scope;
 use crate::secret::SecretSource;
 use crate::store::{self, InfoStore, Lock, Snapshot};
-use crate::sync_info::{FORMAT, Hash, Meta, Role, SecretType, SyncInfo, Versions};
+use crate::sync_info::{FORMAT, Meta, Role, SecretType, SyncInfo, Versions};
 use crate::time;
 use crate::vault::{Active, Vault, VaultSettings};
-
-/// How many orphans a warning names.
-const NAMED_ORPHANS: usize = 3;
 
 /// A destination role: its settings, clients and stores.
 pub struct Destination {
@@ -43,18 +42,6 @@ pub struct Destination {
     store: InfoStore,
     /// Where an origin would keep its info that has this destination's store and sync path.
     beside: InfoStore,
-}
-
-/// What the planning found out, beside the plan.
-struct Planned {
-    plan: Plan,
-    rules: OriginRules,
-    /// Of the origin's index.
-    index: Hash,
-    /// The origin's active node, if there is anything to ask it.
-    active: Option<Active>,
-    /// Mounts here that hold what comes from mounts of the other KV version.
-    crossings: Crossings,
 }
 
 impl Destination {
@@ -182,10 +169,7 @@ impl Destination {
     /// Runs one cycle, against the origin's stored info, or against what a dry run has just found.
     pub fn cycle(&self, scope: &Scope, options: Options, found: Option<&Found>) -> Report {
         let scope = scope.within(self.settings.timeout);
-        let report = Report::begin(Role::Destination, &self.settings.name);
-        conduct(report, &scope, &self.servers(), |run, report| {
-            self.work(run, options, report, found)
-        })
+        self.conduct(&scope, |run, report| self.work(run, options, report, found))
     }
 
     /// The HTTP clients, for interrupting.
@@ -202,40 +186,15 @@ impl Destination {
     }
 
     fn work(&self, run: &Run, options: Options, report: &mut Report, found: Option<&Found>) -> Result<Outcome> {
-        let context = || format!("destination {}", self.settings.name);
-        let reserve = options.reserve(self.settings.tick);
-        let first = match found {
-            Some(_) => None,
-            None => self.first_look(run.scope)?,
-        };
-        let meta = found
-            .map(|found| &found.meta)
-            .or(first.as_ref().map(|first| &first.meta));
-        let Some(data_paths) = self.data_paths(meta) else {
-            // What keeps the origin's info from being read says why.
-            self.origin_store.consistent(run.scope, None, |_| Ok(()))?;
-            return fail(
-                Kind::Conflict,
-                "the origin's sync info was not there a moment ago; the next cycle takes it",
-            );
-        };
-        let place = self.own_place(run, options, (&data_paths, meta)).context(context)?;
-        let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
-        if own.own.borrow().index.is_none() {
-            ensure_no_origin(&self.beside, run.scope, &place)?;
-        }
-        own.settle(&place, &self.settings, options.dry_run)?;
-        self.origin
-            .within(run.scope)
-            .keep_token(reserve)
-            .context(|| "the origin's token")?;
+        let Prepared { place, own, planned } = self.prepare(run, options, found, Purpose::Writing)?;
         let Planned {
             mut plan,
             rules,
             index,
             active,
             crossings,
-        } = self.plan(&own, &place, options, (found, first))?;
+            ..
+        } = planned;
         crossings.report(run);
         report.origin_index = Some(index);
         for refused in plan.refused.drain(..) {
@@ -255,11 +214,81 @@ impl Destination {
             true => Outcome::DryRun,
             false => self.carry_out(run, (&own, &unloaded), (&place, &rules, active), plan)?,
         };
-        self.report_orphans(run, &own);
+        report_orphans(run, &own);
         run.tally
             .paths
             .store(unloaded.values().sum::<u64>() + own.info.paths(), Ordering::Relaxed);
         Ok(outcome)
+    }
+
+    /// Runs `body` as a cycle is run: its problems have a listener, its requests are counted, and cut when it ends.
+    pub(crate) fn conduct(&self, scope: &Scope, body: impl FnOnce(&Run, &mut Report) -> Result<Outcome>) -> Report {
+        let report = Report::begin(Role::Destination, &self.settings.name);
+        conduct(report, scope, &self.servers(), body)
+    }
+
+    /// Looks at both ends and makes the plan; nothing has been done of it. In a dry run nothing is written.
+    ///
+    /// # Errors
+    /// Whatever would fail the cycle before its first task.
+    pub(crate) fn prepare<'a>(
+        &'a self,
+        run: &'a Run,
+        options: Options,
+        found: Option<&Found>,
+        purpose: Purpose,
+    ) -> Result<Prepared<'a>> {
+        let context = || format!("destination {}", self.settings.name);
+        let reserve = options.reserve(self.settings.tick);
+        let first = match found {
+            Some(_) => None,
+            None => self.first_look(run.scope)?,
+        };
+        let meta = found
+            .map(|found| &found.meta)
+            .or(first.as_ref().map(|first| &first.meta));
+        let Some(data_paths) = self.data_paths(meta) else {
+            // What keeps the origin's info from being read says why.
+            self.origin_store.consistent(run.scope, None, |_| Ok(()))?;
+            return fail(
+                Kind::Conflict,
+                "the origin's sync info was not there a moment ago; the next cycle takes it",
+            );
+        };
+        let place = match purpose {
+            Purpose::Writing => self.own_place(run, options, (&data_paths, meta)),
+            Purpose::Reading => {
+                let session = self.vault.within(run.scope);
+                let resolve = |path: &str| DataPath::resolve(session, path);
+                Place::of_destination(session, &data_paths, reserve, &resolve)
+            }
+        };
+        let place = place.context(context)?;
+        let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
+        if own.own.borrow().index.is_none() {
+            ensure_no_origin(&self.beside, run.scope, &place)?;
+        }
+        own.settle(&place, &self.settings, options.dry_run)?;
+        self.origin
+            .within(run.scope)
+            .keep_token(reserve)
+            .context(|| "the origin's token")?;
+        let planned = self.plan(&own, &place, options, (found, first))?;
+        Ok(Prepared { place, own, planned })
+    }
+
+    /// Carries out a part of the plan that was prepared, and saves what was done.
+    ///
+    /// # Errors
+    /// If it ended before it was through.
+    pub(crate) fn mend(&self, run: &Run, prepared: Prepared, mut plan: Plan, options: Options) -> Result<Outcome> {
+        let Prepared { place, own, planned } = prepared;
+        if self.settings.ignore_deletes {
+            plan.spare_copies();
+        }
+        self.hold_back(run, &own, &mut plan, options)?;
+        let unloaded = own.unloaded_counts()?;
+        self.carry_out(run, (&own, &unloaded), (&place, &planned.rules, planned.active), plan)
     }
 
     fn own_place(&self, run: &Run, options: Options, (data_paths, meta): (&[String], Option<&Meta>)) -> Result<Place> {
@@ -316,6 +345,8 @@ impl Destination {
                 plan,
                 active,
                 rules,
+                saved_at: origin.meta().saved_at.clone(),
+                origin_mounts: configured(origin.meta()),
                 index: origin.index().hash(),
             })
         };
@@ -344,23 +375,33 @@ impl Destination {
         fail(Kind::Config, why)
     }
 
-    /// Takes the deletes out of the plan if they are suspiciously many.
-    fn hold_back(&self, run: &Run, own: &OwnInfo, plan: &mut Plan, options: Options) -> Result<()> {
+    /// How many deletes are to be held back since they are suspiciously many, and of how many secrets known here.
+    ///
+    /// # Errors
+    /// If the store doesn't answer.
+    pub(crate) fn held_back(&self, own: &OwnInfo, plan: &Plan, options: Options) -> Result<Option<(u64, u64)>> {
         let deletes = plan.deletes_of_copies();
         if deletes == 0 || options.allow_mass_delete {
-            return Ok(());
+            return Ok(None);
         }
         let known = own.known()?;
-        if self.settings.max_deletes.exceeded(deletes, known) {
-            plan.spare_copies();
-            Tally::add(&run.tally.held, deletes);
-            Tally::add(&run.tally.stuck, deletes);
-            let why = format!(
-                "{deletes} deletes are held back: more than maxDeletes allows of the {known} secrets known here; if they are \
-                 meant, run once with --allow-mass-delete (--dry-run lists them)"
-            );
-            run.warn(None, Error::new(Kind::Refused, why));
-        }
+        let is_exceeded = self.settings.max_deletes.exceeded(deletes, known);
+        Ok(is_exceeded.then_some((deletes, known)))
+    }
+
+    /// Takes the deletes out of the plan if they are suspiciously many.
+    fn hold_back(&self, run: &Run, own: &OwnInfo, plan: &mut Plan, options: Options) -> Result<()> {
+        let Some((deletes, known)) = self.held_back(own, plan, options)? else {
+            return Ok(());
+        };
+        plan.spare_copies();
+        Tally::add(&run.tally.held, deletes);
+        Tally::add(&run.tally.stuck, deletes);
+        let why = format!(
+            "{deletes} deletes are held back: more than maxDeletes allows of the {known} secrets known here; if they are \
+             meant, run once with --allow-mass-delete (--dry-run lists them)"
+        );
+        run.warn(None, Error::new(Kind::Refused, why));
         Ok(())
     }
 
@@ -408,21 +449,6 @@ impl Destination {
             let saved = saver::outcome(saver)?;
             carried_out.map(|()| saved)
         })
-    }
-
-    fn report_orphans(&self, run: &Run, own: &OwnInfo) {
-        let places = own.orphans();
-        Tally::add(&run.tally.orphans, places.len() as u64);
-        if !places.is_empty() {
-            let named: Vec<&str> = places.iter().take(NAMED_ORPHANS).map(String::as_str).collect();
-            let why = format!(
-                "{} copies are kept that a change of rules left behind ({}{}); --prune removes them",
-                places.len(),
-                named.join(", "),
-                if places.len() > NAMED_ORPHANS { ", ..." } else { "" }
-            );
-            run.warn(None, Error::new(Kind::Refused, why));
-        }
     }
 
     fn meta(&self, place: &Place, info: &SyncInfo, unloaded: &BTreeMap<SecretType, u64>) -> Meta {

@@ -4,8 +4,8 @@
 //! first that reaches further than one secret. Whoever is left then stops by itself: nothing blocks without watching
 //! the cycle's scope, and requests in flight are cut.
 
+mod cause;
 mod destination;
-mod dry_run;
 mod execution;
 mod fingerprints;
 mod identity;
@@ -14,10 +14,12 @@ mod mounts;
 mod origin;
 mod own_info;
 mod plan;
+mod prepared;
+mod preview;
 mod report;
 mod routes;
 mod saver;
-mod workers;
+pub(crate) mod workers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,12 +35,17 @@ use crate::store::InfoStore;
 use crate::sync_info::{Meta, SyncInfo};
 use crate::vault::Vault;
 
+pub use cause::Cause;
 pub use destination::Destination;
 pub use identity::{Place, ensure_apart};
+pub(crate) use listing::{Job, feed};
 pub use origin::Origin;
+pub(crate) use plan::{Delete, OriginRules, Plan, Reason, Write, is_unsynced};
+pub(crate) use prepared::{Planned, Prepared, Purpose};
+pub use preview::{Action, Change};
 pub use report::{Outcome, Report, ReportedError, ReportedTask, Requests, worst_exit_code};
 
-use report::Tally;
+pub(crate) use report::Tally;
 
 /// What the user asked for beside the configuration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,7 +79,7 @@ pub struct Found {
 }
 
 /// Something that went wrong.
-struct Problem {
+pub(crate) struct Problem {
     /// The origin path it is about.
     path: Option<Box<str>>,
     error: Error,
@@ -81,16 +88,18 @@ struct Problem {
 }
 
 /// What every thread of a cycle is given.
-struct Run<'a> {
-    scope: &'a Scope,
-    tally: &'a Tally,
+pub(crate) struct Run<'a> {
+    /// Until when the cycle may last.
+    pub scope: &'a Scope,
+    /// What it counts.
+    pub tally: &'a Tally,
     problems: Sender<Problem>,
     ended: &'a AtomicBool,
 }
 
 impl Run<'_> {
     /// `Ok` while the cycle may go on.
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.ended.load(Ordering::Acquire) {
             return fail(Kind::Stopped, "the cycle was ended by an error");
         }
@@ -99,7 +108,7 @@ impl Run<'_> {
 
     /// Reports that `path` could not be synced, or that the cycle can't go on if the error reaches that far: then it
     /// is no secret's failure.
-    fn failed(&self, path: &str, error: Error) {
+    pub fn failed(&self, path: &str, error: Error) {
         let level = reach(error.kind());
         let error = error.raised(level);
         self.report(Problem {
@@ -110,7 +119,7 @@ impl Run<'_> {
     }
 
     /// Reports something that the user should see and that failed no secret.
-    fn warn(&self, path: Option<&str>, error: Error) {
+    pub fn warn(&self, path: Option<&str>, error: Error) {
         self.report(Problem {
             path: path.map(Into::into),
             error,
@@ -119,7 +128,7 @@ impl Run<'_> {
     }
 
     /// Reports an error that ends the cycle.
-    fn end(&self, error: Error) {
+    pub fn end(&self, error: Error) {
         self.report(Problem {
             path: None,
             error: error.raised(Level::Cycle),
@@ -138,7 +147,7 @@ impl Run<'_> {
 
 /// How far an error of this kind reaches when it happens to one secret: a server that is away, or a lost token, is
 /// everybody's problem.
-fn reach(kind: Kind) -> Level {
+pub(crate) fn reach(kind: Kind) -> Level {
     match kind {
         Kind::Unreachable | Kind::Sealed | Kind::Limited | Kind::Timeout | Kind::BadToken => Level::Cycle,
         Kind::Stopped | Kind::Panic | Kind::File => Level::Cycle,

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::cause::Cause;
 use super::identity::Place;
 use super::routes::Routes;
 use crate::config::DestinationSettings;
@@ -118,6 +119,8 @@ pub struct Write {
     pub is_whole: bool,
     /// Add or update.
     pub operation: Operation,
+    /// Why.
+    pub cause: Cause,
 }
 
 impl Write {
@@ -308,12 +311,14 @@ impl Planner<'_> {
             Operation::Add | Operation::Update if !is_allowed => {}
             Operation::Add | Operation::Update => {
                 let known = self.info.get(&task.path)?;
+                let cause = Cause::of(known.as_ref(), &task.insight);
                 let known = known.filter(|known| !is_unsynced(known));
                 let is_known = known.is_some();
                 let is_doubtful = |known: &Insight| known.version == 0 || known.fingerprint.is_some();
                 let is_whole =
                     self.full || task.insight.fingerprint.is_some() || known.as_ref().is_some_and(is_doubtful);
                 plan.writes.push(Write {
+                    cause,
                     place: (place != *task.path).then(|| place.into()),
                     is_known,
                     copied: known.map_or(0, |known| known.version),

@@ -6,6 +6,7 @@
 
 mod held;
 mod listener;
+mod looks;
 mod notify;
 mod once;
 mod systemd;
@@ -31,6 +32,7 @@ use held::Held;
 use listener::{Listener, Member, News, Voice};
 use trigger::{Gate, Wake, follow};
 
+pub use looks::{routes, status};
 pub use notify::Notify;
 pub use systemd::Systemd;
 

@@ -158,8 +158,8 @@ impl Secret {
         Secret { data, beside: None }
     }
 
-    /// Whether both hold the same data.
-    fn same_as(&self, other: &Secret) -> bool {
+    /// Whether both hold the same data; the order of keys does not matter, digits do.
+    pub fn same_as(&self, other: &Secret) -> bool {
         is_same(&self.data, &other.data)
     }
 }

@@ -97,6 +97,11 @@ impl Store for ConsulStore {
         Ok(Lock(Held::Session(Box::new(lock))))
     }
 
+    fn holder(&self, scope: &Scope, prefix: &str) -> Result<Option<String>> {
+        let key = format!("{prefix}{LOCK_KEY}");
+        consul::holder(&self.consul, scope, &key).context(|| format!("read the key {key}"))
+    }
+
     fn probe_locking(&self, scope: &Scope) -> Result<()> {
         consul::probe(&self.consul, scope).context(|| "create a session for the lock")
     }

@@ -131,6 +131,22 @@ impl Store for FolderStore {
         Ok(Lock(Held::File { _file: file }))
     }
 
+    /// The only way to see whether a file is locked is to try it; shared, so that two who look don't see each other. Who
+    /// wants the lock at that very moment tries again soon.
+    fn holder(&self, _scope: &Scope, prefix: &str) -> Result<Option<String>> {
+        let path = self.file(prefix).join(LOCK_FILE);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("open", &path, &error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(Some(holder(&mut file))),
+            Err(TryLockError::Error(error)) => Err(failed("look at", &path, &error)),
+        }
+    }
+
     fn probe_locking(&self, _scope: &Scope) -> Result<()> {
         Ok(())
     }

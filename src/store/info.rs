@@ -86,6 +86,19 @@ impl InfoStore {
         self.store.lock(scope, &self.prefix, stands_by)
     }
 
+    /// Who holds the lock at this moment; `None` if nobody does.
+    ///
+    /// # Errors
+    /// Anything but a clear answer.
+    pub fn holder(&self, scope: &Scope) -> Result<Option<String>> {
+        self.store.holder(scope, &self.prefix)
+    }
+
+    /// The largest bucket in bytes, where there is a limit.
+    pub fn bucket_limit(&self) -> Option<usize> {
+        self.store.value_limit()
+    }
+
     /// The store's HTTP client, where there is one.
     pub fn http(&self) -> Option<&Http> {
         self.store.http()

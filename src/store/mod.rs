@@ -56,6 +56,12 @@ pub trait Store: Send + Sync {
     /// [`Kind::Conflict`](crate::error::Kind), naming the holder, if the scope's time ends first.
     fn lock(&self, scope: &Scope, prefix: &str, stands_by: &dyn Fn()) -> Result<Lock>;
 
+    /// Who holds the lock on `prefix` at this moment; `None` if nobody does. Nothing is written.
+    ///
+    /// # Errors
+    /// Anything but a clear answer.
+    fn holder(&self, scope: &Scope, prefix: &str) -> Result<Option<String>>;
+
     /// Shows that a lock could be taken, as far as rights go.
     ///
     /// # Errors
