@@ -507,3 +507,24 @@ fn a_change_of_rules_that_no_cycle_has_seen_yet_is_heeded_and_not_saved() {
     expect_summary(&output, 0, "equal", &[("equal", 1), ("foreign", 1)]);
     same("the info", pair.revisions(), revisions);
 }
+
+#[test]
+fn custom_metadata_and_settings_are_compared_and_mended() {
+    let pair = Pair::new();
+    seed(&pair, &["plain", "marked"]);
+    let marked = json!({ "custom_metadata": { "owner": "team-1" }, "max_versions": 7 });
+    pair.origin.post_metadata("marked", marked);
+    pair.sync().expect_code(0);
+    expect_summary(&verify(&pair, &[]), 0, "equal", &[("equal", 2)]);
+    let versions = ["plain", "marked"].map(|key| pair.destination.version(key));
+    let other = json!({ "custom_metadata": { "owner": "team-1" }, "max_versions": 3 });
+    for change in [json!({ "custom_metadata": { "owner": VALUE } }), other] {
+        pair.destination.post_metadata("marked", change);
+        let output = verify(&pair, &[]);
+        expect_summary(&output, 3, "differs", &[("differ", 1), ("equal", 1)]);
+        assert_eq!(marks(&pair, &output), ["* marked"]);
+        verify(&pair, &["--repair"]).expect_code(0);
+        expect_summary(&verify(&pair, &[]), 0, "equal", &[("equal", 2)]);
+    }
+    assert_eq!(["plain", "marked"].map(|key| pair.destination.version(key)), versions);
+}

@@ -46,6 +46,7 @@ pub use preview::{Action, Change};
 pub use report::{Outcome, Report, ReportedError, ReportedTask, Requests, worst_exit_code};
 
 pub(crate) use report::Tally;
+pub(crate) use routes::Routes;
 
 /// What the user asked for beside the configuration.
 #[derive(Clone, Copy, Debug, Default)]

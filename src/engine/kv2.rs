@@ -41,6 +41,18 @@ pub struct Beside {
     whole: Option<Whole>,
 }
 
+impl Beside {
+    /// Whether both say the same, as far as both were read.
+    pub(super) fn matches(&self, other: &Beside) -> bool {
+        let settings = |beside: &Beside| beside.whole.as_ref().map(|whole| whole.settings.clone());
+        let is_set_alike = match (settings(self), settings(other)) {
+            (Some(own), Some(theirs)) => own == theirs,
+            _ => true,
+        };
+        is_set_alike && self.custom == other.custom
+    }
+}
+
 /// What only a key's metadata and its older versions tell.
 struct Whole {
     settings: Settings,

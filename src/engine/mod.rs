@@ -158,8 +158,17 @@ impl Secret {
         Secret { data, beside: None }
     }
 
+    /// Whether one is a true copy of the other: as far as both engines have them, data, custom metadata and settings.
+    pub fn matches(&self, other: &Secret) -> bool {
+        match (&self.beside, &other.beside) {
+            (Some(own), Some(theirs)) => self.same_as(other) && own.matches(theirs),
+            // From or to a version 1 engine: what version 2 rounds counts as copied.
+            _ => self.same_as(other) || numbers::same_when_rounded(&self.data, &other.data),
+        }
+    }
+
     /// Whether both hold the same data; the order of keys does not matter, digits do.
-    pub fn same_as(&self, other: &Secret) -> bool {
+    fn same_as(&self, other: &Secret) -> bool {
         is_same(&self.data, &other.data)
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::config::{DestinationSettings, OriginSettings};
+use crate::filter::is_of_names;
 
 /// Where one path leads.
 #[derive(Debug, Serialize)]
@@ -43,13 +44,16 @@ pub fn route<'a>(origin: &OriginSettings, destination: &'a DestinationSettings, 
     let place = destination.transforms.apply(path).into_owned();
     let is_allowed = origin.filter.allows(path) && destination.filter.allows(path);
     let mounts = destination.mounts.as_ref().unwrap_or(&origin.mounts);
+    let named = origin.mounts.iter().filter(|data_path| is_of_names(data_path));
     Route {
         name: &destination.name,
         path,
         rule: destination.transforms.rule_for(path).map(|rule| rule.name.as_str()),
         verdict: match is_allowed {
-            true => verdict(mounts, &place),
             false => Verdict::Filtered,
+            // Policies and roles, which no mount holds.
+            true if named.into_iter().any(|data_path| place.starts_with(data_path.as_str())) => Verdict::Synced,
+            true => verdict(mounts, &place),
         },
         destination: place,
     }

@@ -6,9 +6,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::report::{Counts, Difference, Mark};
-use crate::cycle::{Cause, Delete, Destination, OriginRules, Place, Reason, Run, Write, reach};
-use crate::engine::{Fetched, holder};
+use crate::cycle::{Cause, Delete, Destination, OriginRules, Place, Reason, Routes, Run, Write, reach};
+use crate::engine::{Engine, Fetched, holder};
 use crate::error::{Context, Error, Kind, Level, Result, fail};
+use crate::sync_info::Versions;
+use crate::vault::Session;
 
 /// Shows a difference, from any thread.
 pub type Show<'a> = &'a (dyn Fn(&Difference) + Sync);
@@ -28,6 +30,11 @@ impl Item {
             Item::Listed(write) => &write.path,
             Item::Deleted(delete) => &delete.path,
         }
+    }
+
+    /// Whether more is known of the secret than its data and what comes with it.
+    fn is_whole(&self) -> bool {
+        matches!(self, Item::Listed(write) if write.insight.version > 0 && write.insight.fingerprint.is_some())
     }
 
     /// The place at the destination.
@@ -58,6 +65,8 @@ pub struct Look<'a> {
     pub rules: &'a OriginRules,
     /// How they are read at the destination.
     pub place: &'a Place,
+    /// Where they lead.
+    pub routes: Routes<'a>,
     /// What was found, in numbers.
     pub counts: &'a Counts,
     /// Where it is shown.
@@ -84,7 +93,7 @@ pub enum Verdict {
 impl Look<'_> {
     /// Compares one path and tells the outcome.
     pub fn compare(&self, item: Item) {
-        match self.verdict(item.path(), item.place()) {
+        match self.verdict(item.path(), item.place(), item.is_whole()) {
             Ok(verdict) => self.judge(item, verdict),
             Err(error) => self.unreadable(Some(item.path()), Some(item.place()), error),
         }
@@ -94,24 +103,24 @@ impl Look<'_> {
     ///
     /// # Errors
     /// Whatever is no clear answer, naming the end.
-    pub fn verdict(&self, path: &str, place: &str) -> Result<Verdict> {
-        match self.read_both(path, place)? {
+    pub fn verdict(&self, path: &str, place: &str, is_whole: bool) -> Result<Verdict> {
+        match self.read_both(path, place, is_whole)? {
             settled @ (Verdict::Same | Verdict::Nowhere) => Ok(settled),
-            _ => self.read_both(path, place),
+            _ => self.read_both(path, place, is_whole),
         }
     }
 
-    fn read_both(&self, path: &str, place: &str) -> Result<Verdict> {
+    fn read_both(&self, path: &str, place: &str, is_whole: bool) -> Result<Verdict> {
         let Some(engine) = self.rules.engine(path) else {
             return fail(Kind::Refused, "it lies in none of the origin's data paths");
         };
         let origin = self.destination.origin().within(self.run.scope);
-        let here = engine.fetch(origin, path).context(|| "read it at the origin")?;
+        let here = fetch(engine, origin, path, is_whole).context(|| "read it at the origin")?;
         let there = self
-            .fetch_there(place)
+            .fetch_there(place, is_whole)
             .context(|| format!("read {place} at the destination"))?;
         Ok(match (here, there) {
-            (Fetched::Live(here, _), Fetched::Live(there, _)) if here.same_as(&there) => Verdict::Same,
+            (Fetched::Live(here, _), Fetched::Live(there, _)) if here.matches(&there) => Verdict::Same,
             (Fetched::Live(..), Fetched::Live(..)) => Verdict::Different,
             (Fetched::Live(..), Fetched::Gone) => Verdict::Here,
             (Fetched::Gone, Fetched::Live(..)) => Verdict::There,
@@ -123,11 +132,10 @@ impl Look<'_> {
     ///
     /// # Errors
     /// Whatever is no clear answer.
-    pub fn fetch_there(&self, place: &str) -> Result<Fetched> {
+    pub fn fetch_there(&self, place: &str, is_whole: bool) -> Result<Fetched> {
+        let session = self.destination.vault().within(self.run.scope);
         match holder(&self.place.data_paths, place) {
-            Some(data_path) => data_path
-                .engine
-                .fetch(self.destination.vault().within(self.run.scope), place),
+            Some(data_path) => fetch(&*data_path.engine, session, place, is_whole),
             None => fail(Kind::Refused, "it is outside the destination's data paths"),
         }
     }
@@ -169,6 +177,13 @@ impl Look<'_> {
             destination,
             detail,
         });
+    }
+}
+
+fn fetch(engine: &dyn Engine, session: Session, path: &str, is_whole: bool) -> Result<Fetched> {
+    match is_whole {
+        true => engine.fetch_whole(session, path, Versions::Latest),
+        false => engine.fetch(session, path),
     }
 }
 

@@ -10,7 +10,7 @@ mod walk;
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::cycle::{self, Destination, Outcome, Place, Plan, Planned, Prepared, Purpose, Run, workers};
+use crate::cycle::{self, Destination, Outcome, Place, Plan, Planned, Prepared, Purpose, Routes, Run, workers};
 use crate::error::{Context, Kind, Result};
 use crate::scope::Scope;
 use compare::{Item, Look, Mends};
@@ -76,6 +76,7 @@ fn work(
         destination,
         rules: &planned.rules,
         place,
+        routes: Routes::new(&destination.settings().transforms, &place.meta_data_paths()),
         counts,
         show,
         mends: Mutex::default(),

@@ -13,8 +13,9 @@ use super::compare::{Look, Verdict};
 use super::report::{Counts, Mark};
 use crate::cycle::workers::{self, Queue};
 use crate::cycle::{Job, feed, reach};
-use crate::engine::{DataPath, Fetched};
+use crate::engine::{DataPath, Fetched, holder};
 use crate::error::{Error, Kind, Level};
+use crate::filter::is_of_names;
 use crate::vault::Vault;
 
 /// Names, as far as it takes to tell whether one was seen. Two names look alike once in 10^19 pairs.
@@ -105,8 +106,11 @@ impl Look<'_> {
     }
 
     fn look_at_new(&self, path: &str, known: &Known) {
-        let place = self.destination.settings().transforms.apply(path);
-        let (counter, mark) = match self.verdict(path, &place) {
+        let Some(engine) = self.rules.engine(path) else {
+            return;
+        };
+        let place = self.routes.place(path, engine.secret_type());
+        let (counter, mark) = match self.verdict(path, &place, false) {
             Ok(Verdict::Same) => (&self.counts.equal, Mark::Equal),
             Ok(Verdict::Here) => (&self.counts.missing, Mark::Missing),
             Ok(Verdict::Different) => (&self.counts.differ, Mark::Differs),
@@ -123,14 +127,18 @@ impl Look<'_> {
         let vault = self.destination.vault();
         let denied = |folder: String, error: Error| self.unreadable(None, Some(&folder), error);
         self.walk((vault, &self.place.data_paths), &denied, &|place| {
-            if known.places.has(place) || !known.sample.has(place) {
+            // Of policies and roles only those of the configured names are anybody's business.
+            let holder = holder(&self.place.data_paths, place);
+            let is_of_names = holder.is_some_and(|data_path| is_of_names(&data_path.configured));
+            let is_other = is_of_names && !self.rules.covers(place);
+            if is_other || known.places.has(place) || !known.sample.has(place) {
                 return;
             }
             let detail = match known.orphans.contains(place) {
                 true => "left behind by a change of rules; --prune removes it",
                 false => "vsync never wrote it",
             };
-            let (mark, detail) = match self.fetch_there(place) {
+            let (mark, detail) = match self.fetch_there(place, false) {
                 Ok(Fetched::Live(..)) => (Mark::Extra, detail.to_string()),
                 // Listings name deleted secrets, too.
                 Ok(Fetched::Gone) => return,

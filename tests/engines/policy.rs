@@ -232,3 +232,34 @@ fn a_secret_never_becomes_a_policy() {
     );
     assert!(policy(&scene.destination, &format!("{name}-z")).is_null());
 }
+
+#[test]
+fn verify_and_plan_know_policies_and_look_at_no_other_ones() {
+    let (scene, name) = scene();
+    let (a, b) = (format!("{name}-a"), format!("{name}-b"));
+    scene.origin.policy(&a, READ);
+    scene.sync(0, "saved", &[("added", 1)]);
+    // Somebody's own, which the configured names are not about.
+    scene.destination.policy(&format!("x-{name}"), READ);
+    let verify = || scene.vsync.args(["verify", "-o", "json"]).run();
+    let output = verify();
+    output.expect_code(0);
+    assert_eq!(output.reports.len(), 1, "nothing but the summary: {}", output.stdout);
+    scene.destination.policy(&a, LIST);
+    scene.destination.policy(&b, READ);
+    let output = verify();
+    output.expect_code(3);
+    let marks: Vec<_> = output.reports[..output.reports.len() - 1]
+        .iter()
+        .map(|one| (one["mark"].as_str().unwrap(), one["destination"].as_str().unwrap()))
+        .collect();
+    assert_eq!(marks, [("*", &*path(&a)), ("+", &*path(&b))]);
+    scene.origin.policy(&a, LIST);
+    scene.run("origin", &[]).expect_code(0);
+    let output = scene.vsync.args(["plan", "-o", "json"]).run();
+    output.expect_code(0);
+    assert_eq!(
+        (&output.reports[0]["path"], &output.reports[0]["reason"]),
+        (&json!(path(&a)), &json!("content"))
+    );
+}
