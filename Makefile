@@ -5,7 +5,7 @@ ARCH := $(firstword $(subst -, ,$(HOST)))
 MUSL := $(ARCH)-unknown-linux-musl
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo servers test bench lint static
+.PHONY: demo servers test bench chaos soak lint static
 
 # Two real Vaults, and secrets that move from one to the other; under a minute after the first download.
 demo:
@@ -28,6 +28,18 @@ bench:
 	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
 	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
 	cargo bench --locked --bench cycles -- $(BENCH_ARGS)
+
+# Load, faults and a monitor, for ten minutes. Arguments: make chaos CHAOS_ARGS='--seed 7 --minutes 1' (or --help).
+chaos:
+	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
+	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
+	cargo test --locked --test chaos -- run chaos $(CHAOS_ARGS)
+
+# What an idle daemon holds on to, for an hour. Arguments: make soak SOAK_ARGS='--minutes 5' (or --help).
+soak: static
+	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
+	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
+	cargo test --locked --test chaos -- run soak --binary "$(CURDIR)/target/static/vsync" $(SOAK_ARGS)
 
 lint:
 	cargo fmt --check

@@ -9,6 +9,7 @@ use vsync::config::{self, Needs};
 use vsync::cycle::{Destination, Options, Origin, Report, worst_exit_code};
 use vsync::error::{Kind, Result, fail};
 use vsync::scope::Scope;
+use vsync::store::Lock;
 
 fn main() -> ExitCode {
     match run() {
@@ -38,17 +39,21 @@ fn run() -> Result<Vec<Report>> {
     let options = Options::default();
 
     let origin = Origin::new(settings.origin.clone(), settings.num_buckets);
-    let mut reports = vec![within_lock(origin.lock(&scope), || origin.cycle(&scope, options).0)?];
+    let mut reports = vec![within_lock(origin.lock(&scope, &|| {}), &scope, |scope| {
+        origin.cycle(scope, options).0
+    })?];
     for destination in settings.destinations {
         let destination = Destination::new(destination, &settings.origin, settings.num_buckets);
-        let lock = destination.lock(&scope);
-        reports.push(within_lock(lock, || destination.cycle(&scope, options, None))?);
+        let lock = destination.lock(&scope, &|| {});
+        reports.push(within_lock(lock, &scope, |scope| {
+            destination.cycle(scope, options, None)
+        })?);
     }
     Ok(reports)
 }
 
-/// Runs a cycle while its lock keeps other writers away.
-fn within_lock<L>(lock: Result<L>, cycle: impl FnOnce() -> Report) -> Result<Report> {
-    let _lock = lock?;
-    Ok(cycle())
+/// Runs a cycle while its lock keeps other writers away, and no longer.
+fn within_lock(lock: Result<Lock>, scope: &Scope, cycle: impl FnOnce(&Scope) -> Report) -> Result<Report> {
+    let lock = lock?;
+    Ok(cycle(&lock.within(scope)))
 }

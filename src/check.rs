@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use crate::cycle::{Destination, Origin, Place, ensure_apart};
+use crate::cycle::{Destination, Options, Origin, Place, ensure_apart};
 use crate::error::{Error, Kind, Result};
 use crate::scope::Scope;
 use crate::store::InfoStore;
 use crate::sync_info::{Meta, Role};
-use crate::vault::Vault;
+use crate::vault::{Health, Session, Vault};
 
 /// One check and its outcome.
 #[derive(Debug, Serialize)]
@@ -22,6 +22,9 @@ pub struct Check {
     pub ok: bool,
     /// What was found, or what is wrong.
     pub message: String,
+    /// What works but should not be so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// The error, for whoever has to act on it.
     #[serde(skip)]
     pub error: Option<Error>,
@@ -47,9 +50,21 @@ impl Checks<'_> {
             check,
             ok: error.is_none(),
             message,
+            warning: None,
             error,
         });
         found
+    }
+
+    /// Notes whether a Vault answers and the token is alive; warns of a root token.
+    fn vault(&mut self, check: &'static str, found: Result<(bool, String)>) -> Option<()> {
+        let is_root = self.note(check, found)?;
+        if let (true, Some(check)) = (is_root, self.done.last_mut()) {
+            let why = "the token is a root token, which may do everything: give vsync a token or an AppRole with the \
+                       policy that the README shows, and revoke this one";
+            check.warning = Some(why.to_string());
+        }
+        Some(())
     }
 }
 
@@ -60,10 +75,13 @@ pub fn origin(origin: &Origin, scope: &Scope, probe: bool) -> Vec<Check> {
         name: &origin.settings().name,
         done: Vec::new(),
     };
-    let vault = checks.note("vault", vault(origin.vault(), scope));
+    let vault = checks.vault("vault", origin_vault(origin.vault(), scope));
     checks.note("store", own_store(origin.store(), scope, probe));
     if vault.is_some() {
-        checks.note("data paths", origin.place(scope).map(|place| ((), describe(&place))));
+        checks.note(
+            "data paths",
+            origin.place(scope, None).map(|place| ((), describe(&place))),
+        );
     }
     checks.done
 }
@@ -76,9 +94,9 @@ pub fn destination(destination: &Destination, scope: &Scope, probe: bool) -> Vec
         name: &settings.name,
         done: Vec::new(),
     };
-    let origin = checks.note("origin vault", vault(destination.origin(), scope));
+    let origin = checks.vault("origin vault", origin_vault(destination.origin(), scope));
     let store = checks.note("origin store", origin_store(destination.origin_store(), scope));
-    let vault = checks.note("vault", vault(destination.vault(), scope));
+    let vault = checks.vault("vault", vault(destination.vault(), scope));
     checks.note("store", own_store(destination.store(), scope, probe));
     let meta = store.flatten();
     if vault.is_some() {
@@ -102,6 +120,13 @@ pub fn destination(destination: &Destination, scope: &Scope, probe: bool) -> Vec
             destination.ensure_origin_rights(scope, meta).map(|()| ((), found)),
         );
     }
+    if let Some(meta) = &meta {
+        let key = destination.ensure_fingerprint_key(meta);
+        if meta.fingerprint_check.is_some() || key.is_err() {
+            let found = "it is the key of the origin's fingerprints".to_string();
+            checks.note("fingerprint key", key.map(|()| ((), found)));
+        }
+    }
     checks.note(
         "transforms",
         Ok(((), format!("{} rules", settings.transforms.rules().len()))),
@@ -116,23 +141,37 @@ pub fn failure(checks: Vec<Check>) -> Option<Error> {
     Some(error.context(format!("check of the {}", failed.check)))
 }
 
-fn vault(vault: &Vault, scope: &Scope) -> Result<((), String)> {
+/// Whether the origin's token is root's, and what else was found. The origin is asked at its active node alone.
+fn origin_vault(vault: &Vault, scope: &Scope) -> Result<(bool, String)> {
+    let session = vault.within(scope);
+    let active = session.find_active()?;
+    let address = vault.http().target();
+    let way = match *address == *vault.http().address() {
+        true => String::new(),
+        false => format!("{} is a standby, its active node is ", vault.http().address()),
+    };
+    let (is_root, found) = logged_in(session, &address, &active.health)?;
+    Ok((is_root, format!("{way}{found}")))
+}
+
+/// As [`origin_vault`], of a destination's.
+fn vault(vault: &Vault, scope: &Scope) -> Result<(bool, String)> {
     let session = vault.within(scope);
     let health = session.health()?;
+    logged_in(session, vault.http().address(), &health)
+}
+
+fn logged_in(session: Session, address: &str, health: &Health) -> Result<(bool, String)> {
     session.log_in()?;
-    let address = vault.http().address();
-    Ok((
-        (),
-        format!(
-            "{address}: version {}, cluster {}, logged in",
-            health.version, health.cluster_id
-        ),
-    ))
+    let (version, cluster) = (&health.version, &health.cluster_id);
+    let found = format!("{address}: version {version}, cluster {cluster}, logged in");
+    Ok((session.is_root(), found))
 }
 
 fn own_store(store: &InfoStore, scope: &Scope, probe: bool) -> Result<((), String)> {
     if probe {
         store.probe_writing(scope)?;
+        store.probe_locking(scope)?;
     }
     let own = store.own(scope)?;
     let state = match own.index {
@@ -145,7 +184,7 @@ fn own_store(store: &InfoStore, scope: &Scope, probe: bool) -> Result<((), Strin
 /// The origin's info need not be there yet; that it can be read must be sure.
 fn origin_store(store: &InfoStore, scope: &Scope) -> Result<(Option<Meta>, String)> {
     store.probe_reading(scope)?;
-    match store.consistent(scope, |snapshot| Ok(snapshot.meta.clone())) {
+    match store.consistent(scope, None, |snapshot| Ok(snapshot.meta.clone())) {
         Ok(meta) => {
             let found = format!("{}: {} paths, saved {}", store.place(), meta.total(), meta.saved_at);
             Ok((Some(meta), found))
@@ -156,26 +195,32 @@ fn origin_store(store: &InfoStore, scope: &Scope) -> Result<(Option<Meta>, Strin
 }
 
 fn place(destination: &Destination, scope: &Scope, meta: Option<&Meta>) -> Result<Place> {
-    let of_origin: Vec<String> = meta
-        .iter()
-        .flat_map(|meta| &meta.data_paths)
-        .map(|known| known.path.clone())
-        .collect();
-    destination.place(scope, destination.mounts().unwrap_or(&of_origin))
+    let data_paths = destination.data_paths(meta).unwrap_or_default();
+    // Nothing is changed here but what the probes write and remove again.
+    let options = Options {
+        dry_run: true,
+        ..Options::default()
+    };
+    destination.place(scope, &data_paths, options, &|| Ok(meta.cloned()))
 }
 
 fn describe(place: &Place) -> String {
     let one = |data_path: &crate::engine::DataPath| {
         format!(
-            "{} ({} in mount {})",
+            "{} ({} in mount {}{})",
             data_path.configured,
             data_path.engine.secret_type(),
-            data_path.mount.path
+            data_path.mount.path,
+            if data_path.is_planned { ", to be created" } else { "" }
         )
     };
     let all: Vec<String> = place.data_paths.iter().map(one).collect();
     if all.is_empty() {
         return "the origin's, which are not known yet".to_string();
     }
-    format!("{}: mounted, and the token's capabilities suffice", all.join(", "))
+    let state = match place.data_paths.iter().any(|data_path| data_path.is_planned) {
+        true => "mounted as far as not said otherwise",
+        false => "mounted",
+    };
+    format!("{}: {state}, and the token's capabilities suffice", all.join(", "))
 }

@@ -45,6 +45,14 @@ pub struct Invocation {
     pub full: bool,
     /// Remove orphans.
     pub prune: bool,
+    /// Show where paths on stdin lead, instead of a plan.
+    pub transforms: bool,
+    /// Mend what a comparison finds.
+    pub repair: bool,
+    /// Show what is equal, too.
+    pub all: bool,
+    /// Compare only this share of the secrets, in hundredths of a per cent.
+    pub sample: Option<u16>,
     /// Config keys given as flags: dotted names with their values.
     pub overrides: Vec<(String, String)>,
 }
@@ -60,16 +68,27 @@ pub enum Command {
     Destination,
     /// The startup checks only.
     Check,
+    /// What the next destination cycles would do.
+    Plan,
+    /// A comparison of the secrets themselves.
+    Verify,
+    /// What the sync info says.
+    Status,
 }
 
 impl Command {
     /// What the command needs of the config.
     pub fn needs(self) -> Needs {
         match self {
-            Command::Sync | Command::Check => Needs::Held,
+            Command::Sync | Command::Check | Command::Status => Needs::Held,
             Command::Origin => Needs::Origin,
-            Command::Destination => Needs::Destinations,
+            Command::Destination | Command::Plan | Command::Verify => Needs::Destinations,
         }
+    }
+
+    /// Whether it ends by itself, in no case runs on.
+    fn is_look(self) -> bool {
+        matches!(self, Command::Plan | Command::Verify | Command::Status)
     }
 
     fn row(self) -> &'static CommandRow {
@@ -115,6 +134,7 @@ struct Parser {
     answer: Option<FlagId>,
     config_file: Option<PathBuf>,
     output: Output,
+    sample: Option<u16>,
     overrides: Vec<(String, String)>,
 }
 
@@ -127,6 +147,7 @@ impl Parser {
             answer: None,
             config_file: None,
             output: Output::Text,
+            sample: None,
             overrides: Vec::new(),
         }
     }
@@ -226,6 +247,7 @@ impl Parser {
                     _ => return usage("--output must be text or json"),
                 };
             }
+            FlagId::Sample => self.sample = Some(share(&value)?),
             _ => (),
         }
         Ok(())
@@ -286,15 +308,30 @@ impl Parser {
         let dry_run = self.is_seen(FlagId::DryRun);
         Ok(Invocation {
             command,
-            once: dry_run || self.is_seen(FlagId::Once),
+            once: dry_run || command.is_look() || self.is_seen(FlagId::Once),
             dry_run,
             allow_mass_delete: self.is_seen(FlagId::AllowMassDelete),
             full: self.is_seen(FlagId::Full),
             prune: self.is_seen(FlagId::Prune),
+            transforms: self.is_seen(FlagId::Transforms),
+            repair: self.is_seen(FlagId::Repair),
+            all: self.is_seen(FlagId::All),
+            sample: self.sample,
             config_file: self.config_file,
             output: self.output,
             overrides: self.overrides,
         })
+    }
+}
+
+/// A share such as `10%` or `0.5`, in hundredths of a per cent.
+fn share(text: &str) -> Result<u16> {
+    let is_plain = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '%'));
+    let percent = text.strip_suffix('%').unwrap_or(text).parse::<f64>().ok();
+    let hundredths = percent.map(|percent| percent * 100.0).filter(|_| is_plain);
+    match hundredths {
+        Some(share) if (1.0..=10_000.0).contains(&share) => Ok(share.round() as u16),
+        _ => usage("--sample must be a share from 0.01% to 100%, such as 10%"),
     }
 }
 
@@ -391,9 +428,18 @@ mod tests {
                 allow_mass_delete: false,
                 full: false,
                 prune: false,
+                transforms: false,
+                repair: false,
+                all: false,
+                sample: None,
                 overrides: Vec::new(),
             }
         );
+        let look = |command| Invocation {
+            command,
+            once: true,
+            ..plain()
+        };
         let file = || Some(PathBuf::from("a.json"));
         let cases = [
             ("sync", plain()),
@@ -473,6 +519,30 @@ mod tests {
                 },
             ),
             ("--output text", plain()),
+            ("status", look(Command::Status)),
+            (
+                "plan --transforms",
+                Invocation {
+                    transforms: true,
+                    ..look(Command::Plan)
+                },
+            ),
+            (
+                "verify --repair --all --sample 0.5%",
+                Invocation {
+                    repair: true,
+                    all: true,
+                    sample: Some(50),
+                    ..look(Command::Verify)
+                },
+            ),
+            (
+                "verify --sample=10",
+                Invocation {
+                    sample: Some(1000),
+                    ..look(Command::Verify)
+                },
+            ),
             (
                 "origin --allow-mass-delete",
                 Invocation {
@@ -530,8 +600,32 @@ mod tests {
     fn mistakes_say_what_to_do() {
         for (line, text) in [
             (
-                "plan",
-                "unknown command plan; the commands are sync, origin, destination, check, help",
+                "compare",
+                "unknown command compare; the commands are sync, origin, destination, check, plan, verify, status, help",
+            ),
+            (
+                "verify --sample lots",
+                "--sample must be a share from 0.01% to 100%, such as 10%",
+            ),
+            (
+                "verify --sample 0%",
+                "--sample must be a share from 0.01% to 100%, such as 10%",
+            ),
+            (
+                "verify --sample=101%",
+                "--sample must be a share from 0.01% to 100%, such as 10%",
+            ),
+            (
+                "verify --sample 1e1",
+                "--sample must be a share from 0.01% to 100%, such as 10%",
+            ),
+            (
+                "sync --repair",
+                "--repair does not belong to `vsync sync`, only to verify",
+            ),
+            (
+                "verify --dry-run",
+                "--dry-run does not belong to `vsync verify`, only to sync, origin, destination",
             ),
             ("orgin", "unknown command orgin, did you mean origin?"),
             ("help orgin", "unknown command orgin, did you mean origin?"),
@@ -580,7 +674,7 @@ mod tests {
             ),
             (
                 "origin --prune",
-                "--prune does not belong to `vsync origin`, only to sync, destination",
+                "--prune does not belong to `vsync origin`, only to sync, destination, plan",
             ),
             (
                 "check --once",
@@ -603,10 +697,10 @@ mod tests {
     #[test]
     fn secrets_are_refused_as_flags_and_every_other_key_is_one() {
         for key in KEYS {
-            let place = if key.section == Section::Top {
-                Place::Top
-            } else {
-                Place::Destination(Some(1))
+            let place = match key.section {
+                Section::Top => Place::Top,
+                Section::Origin => Place::Origin,
+                Section::End | Section::Destination => Place::Destination(Some(1)),
             };
             let dotted = place.dotted(key.name);
             for line in [

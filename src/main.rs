@@ -35,7 +35,8 @@ fn run() -> Result<u8> {
     };
     let file = invocation.config_file.as_deref();
     let environment = config::environment()?;
-    let (settings, warnings) = config::load(invocation.command.needs(), file, environment, &invocation.overrides)?;
+    let (mut settings, warnings) = config::load(invocation.command.needs(), file, environment, &invocation.overrides)?;
+    settings.service = config::service();
     vsync::logger::start(settings.log, settings.name.clone());
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let (stop, scope) = Scope::root();

@@ -82,6 +82,14 @@ impl Scope {
         (handle, child)
     }
 
+    /// A scope that is done when either of the two is.
+    #[must_use]
+    pub fn and(&self, other: &Scope) -> Scope {
+        let stops = self.stops.iter().chain(&other.stops).cloned().collect();
+        let deadline = [self.deadline, other.deadline].into_iter().flatten().min();
+        Scope { stops, deadline }
+    }
+
     /// The same scope, done after `limit` at the latest. Narrows, never widens.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Scope {

@@ -14,14 +14,18 @@ pub fn parse_http_date(text: &str) -> Option<Timestamp> {
     PARSER.parse_timestamp(text).ok()
 }
 
-/// Now by this machine's clock, for reports only: `2026-11-21T10:00:00.000Z`.
+/// Now by this machine's clock: `2026-11-21T10:00:00.000Z`. For what is shown, and for what is only ever compared for being
+/// the same.
 pub fn now() -> String {
     format!("{:.3}", Timestamp::now())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz::mutated_text;
 
     #[test]
     fn the_servers_forms_are_read() {
@@ -32,5 +36,17 @@ mod tests {
         assert_eq!(parse(""), None);
         assert_eq!(parse_http_date("yesterday"), None);
         assert_eq!(now().len(), "2026-11-21T10:00:00.000Z".len());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_no_time_is_refused(
+            time in mutated_text(&["2026-11-21T23:26:49.752828174Z", "2026-11-21T23:26:49+01:00", "9999-12-30T22:00:00Z"]),
+            date in mutated_text(&["Sat, 21 Nov 2026 23:26:49 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"]),
+        ) {
+            for read in [parse(&time), parse_http_date(&date)].into_iter().flatten() {
+                prop_assert_eq!(parse(&read.to_string()), Some(read));
+            }
+        }
     }
 }

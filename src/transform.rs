@@ -166,9 +166,12 @@ fn ensure_path(to: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz::mutated_text;
 
     const FROM: &str = r"(?P<mount>secret)/(?P<meta>((meta)?data))?/(?P<platform>runner)/(?P<env>(dev|test|stage|prod))?/?(?P<app>\w+)?/?";
 
@@ -354,6 +357,25 @@ mod tests {
                 prop_assert!(result.split('/').all(|segment| !segment.is_empty()), "{}", result);
             } else {
                 prop_assert_eq!(&*result, &*path);
+            }
+        }
+
+        #[test]
+        fn any_path_at_all_is_led_to_a_bounded_place(path in mutated_text(&[
+            "secret/data/runner/stage/app1", "secret/data/runner/dev/a_b/", "a//b/../c", "secret/metadata/runner/x",
+        ])) {
+            static RULES: LazyLock<Transforms> = LazyLock::new(|| {
+                transforms(&[
+                    ("example", FROM, "runner2/meta/env/app/secrets"),
+                    ("all", "^(?P<first>[^/]*)/(?P<rest>.+)$", "n/rest/first/rest"),
+                ]).unwrap()
+            });
+            let rules = &*RULES;
+            let place = rules.apply(&path).into_owned();
+            prop_assert!(place.len() <= 3 * path.len() + 40, "{}", place);
+            prop_assert_eq!(rules.apply(&path), place.as_str());
+            if rules.rule_for(&path).is_some() {
+                prop_assert!(!place.contains("//") && !place.starts_with('/') && !place.ends_with('/'), "{}", place);
             }
         }
 

@@ -62,8 +62,8 @@ fn help_lists_the_commands_and_each_command_explains_its_flags() {
         ),
         (
             "origin",
-            &["--once", "--dry-run", "--allow-mass-delete"],
-            &["--full", "--prune"],
+            &["--once", "--dry-run", "--full", "--allow-mass-delete"],
+            &["--prune"],
         ),
         ("destination", &["--once", "--full", "--prune"], &[]),
         ("check", &["--config", "--output"], &["--once", "--dry-run", "--full"]),
@@ -111,7 +111,7 @@ fn mistakes_on_the_command_line_are_named_and_nothing_is_contacted() {
     for (arguments, message) in [
         (
             &["frobnicate"][..],
-            "unknown command frobnicate; the commands are sync, origin, destination, check, help",
+            "unknown command frobnicate; the commands are sync, origin, destination, check, plan, verify, status, help",
         ),
         (&["destinaton"], "unknown command destinaton, did you mean destination?"),
         (&["sync", "origin"], "there is more than one command; see `vsync help`"),
@@ -124,7 +124,7 @@ fn mistakes_on_the_command_line_are_named_and_nothing_is_contacted() {
         (&["-o", "yaml"], "--output must be text or json"),
         (
             &["check", "--prune"],
-            "--prune does not belong to `vsync check`, only to sync, destination",
+            "--prune does not belong to `vsync check`, only to sync, destination, plan",
         ),
         (
             &["--config"],
@@ -133,7 +133,7 @@ fn mistakes_on_the_command_line_are_named_and_nothing_is_contacted() {
         (&["--once=yes"], "--once takes no value"),
         (
             &["help", "frobnicate"],
-            "unknown command frobnicate; the commands are sync, origin, destination, check, help",
+            "unknown command frobnicate; the commands are sync, origin, destination, check, plan, verify, status, help",
         ),
         (&["-c", "missing.json"], "config file missing.json: does not exist"),
         (

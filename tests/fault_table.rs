@@ -251,6 +251,7 @@ impl Row {
         rule.release();
         if self.fault == Fault::Refuse {
             proxy.accept_again();
+            scene.unlock(role);
         }
         scene.expect_after_fault(&output, self.moment, self.result, &before);
         if role == "origin" && !self.moment.leaves_a_save_in_progress() {

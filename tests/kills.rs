@@ -129,15 +129,8 @@ impl Scene {
         cycle.kill();
         self.proxies.iter().for_each(Proxy::clear);
         self.proxies.iter().for_each(Proxy::close_connections);
-        self.free_lock(role);
+        self.pair.info.unlock(role);
         moment
-    }
-
-    /// A lock in Consul outlives its holder by some seconds, which an operator need not wait for.
-    fn free_lock(&self, role: &str) {
-        if let Info::Consul(consul, prefix) = &self.pair.info {
-            consul.delete(&format!("{prefix}{role}/lock"));
-        }
     }
 
     #[track_caller]

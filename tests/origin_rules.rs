@@ -219,7 +219,9 @@ fn a_listing_that_fails_fails_the_cycle_and_nothing_is_saved() {
         let rule = proxy.when(list_of(&pair, "team/"), action);
         let output = pair.origin_cycle("failed");
         rule.release();
-        output.expect(rule.seen() == 1, &format!("{name}: asked once"));
+        // A kept connection that closes without a word may have been closed before; and what is refused may be a limit.
+        let times = if matches!(name, "closed" | "403") { 2 } else { 1 };
+        output.expect(rule.seen() == times, &format!("{name}: asked {times} times"));
         let folder = format!("list {}", pair.origin.metadata_path("team/"));
         expect_error(&output, "origin", None, &[&folder]);
         expect_counts(&output, "origin", &[("failed", 0), ("held", 0)]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use crate::common::consul;
 use crate::common::info::{BUCKETS, Info, Pair, expect_counts, expect_error};
 use crate::common::proxy::{Action, Proxy, Rule};
 use crate::common::wait;
@@ -17,7 +18,7 @@ fn consul_proxy(pair: &mut Pair) -> Proxy {
 }
 
 fn on_index_put(proxy: &Proxy, action: Action) -> Rule {
-    let is_meant = |line: &str| line.starts_with("PUT ") && line.contains("/origin/index?");
+    let is_meant = |line: &str| line.starts_with("PUT /v1/txn?") && line.ends_with("/origin/index");
     proxy.when_first(1, is_meant, action)
 }
 
@@ -28,22 +29,71 @@ fn destination_state(pair: &Pair) -> (Vec<Option<u64>>, BTreeMap<String, String>
     (versions.collect(), pair.info.stamps("destination/"))
 }
 
+/// The transactions that came, as verbs and keys, without the sync path.
+fn transactions(pair: &Pair, proxy: &Proxy) -> Vec<String> {
+    let prefix = pair.config["origin"]["syncPath"].as_str().unwrap();
+    let lines = proxy.lines("PUT /v1/txn?");
+    let plain = |line: String| line.replace("PUT /v1/txn? ", "").replace(prefix, "");
+    lines.into_iter().map(plain).collect()
+}
+
+/// Neither probes nor what keeps the lock.
+fn is_plain_write(line: &str) -> bool {
+    let is_probe = line.contains("/check?") || line.contains("acquire=") || line.contains("release=");
+    (line.starts_with("PUT /v1/kv/") || line.starts_with("DELETE /v1/kv/")) && !is_probe
+}
+
 #[test]
-fn a_save_writes_meta_then_the_changed_buckets_then_the_index() {
+fn a_save_is_one_transaction_under_the_lock_with_the_index_last() {
     let mut pair = Pair::on_consul();
     pair.fill(&["a", "b", "c"]);
     pair.origin_cycle("saved");
     let proxy = consul_proxy(&mut pair);
     pair.fill(&["a"]);
     pair.origin_cycle("saved");
-    let puts = proxy.lines(|line: &str| line.starts_with("PUT ") && !line.contains("/origin/check?"));
     let bucket = Info::bucket_of("origin", &pair.path("a"), BUCKETS);
-    let keys = ["origin/meta", &bucket, "origin/index"];
-    assert_eq!(puts.len(), keys.len(), "{puts:?}");
-    for (line, key) in puts.iter().zip(keys) {
-        assert!(line.contains(&format!("/{key}?")), "{puts:?}");
-    }
-    assert!(puts[2].contains("cas="), "{puts:?}");
+    let whole = format!("check-session origin/lock set origin/meta set {bucket} cas origin/index");
+    assert_eq!(transactions(&pair, &proxy), [whole]);
+    assert_eq!(proxy.lines(is_plain_write), [""; 0]);
+}
+
+/// More than 64 operations: meta, then the changed buckets, then the index, each under the lock.
+#[test]
+fn a_save_too_large_for_one_transaction_is_written_in_order_and_can_be_cut_off() {
+    let mut pair = Pair::on_consul();
+    pair.set("", "numBuckets", json!(80));
+    pair.fill(&["a"]);
+    let proxy = consul_proxy(&mut pair);
+    let held = on_index_put(&proxy, Action::Hold);
+    let daemon = pair.vsync.args(["origin", "--once", "-o", "json"]).spawn();
+    held.wait_until_held(1);
+    let written = transactions(&pair, &proxy);
+    let one = |name: &str| format!("check-session origin/lock set origin/{name}");
+    let mut expected = vec![one("meta")];
+    expected.extend((0..80).map(|n| one(&n.to_string())));
+    expected.push("check-session origin/lock cas origin/index".to_owned());
+    assert_eq!(written, expected);
+    daemon.kill();
+    daemon.wait_exit(wait::SOON).expect_code(137);
+    proxy.close_connections();
+    held.release();
+    pair.info.unlock("origin");
+    assert_eq!(pair.info.get("origin/index"), None);
+    assert!(pair.info.get("origin/79").is_some());
+    pair.origin_cycle("saved");
+    pair.expect_origin(&["a"]);
+    // Fewer buckets: the keys beyond the count go, under the lock as well.
+    proxy.forget();
+    pair.set("", "numBuckets", json!(10));
+    pair.origin_cycle("saved");
+    pair.expect_origin(&["a"]);
+    let removals: Vec<usize> = transactions(&pair, &proxy)
+        .iter()
+        .filter(|line| line.starts_with("check-session origin/lock delete "))
+        .map(|line| line.matches(" delete ").count())
+        .collect();
+    assert_eq!(removals, [63, 7]);
+    assert_eq!(proxy.lines(is_plain_write), [""; 0]);
 }
 
 #[test]
@@ -60,7 +110,16 @@ fn kill_between_a_bucket_and_the_index_is_settled_by_the_next_cycle() {
     held.wait_until_held(1);
     daemon.kill();
     daemon.wait_exit(wait::SOON).expect_code(137);
+    proxy.close_connections();
     held.release();
+    // What the kill leaves of a save whose writes go one by one: everything but the index.
+    let save = proxy
+        .seen()
+        .into_iter()
+        .rfind(|seen| seen.line.starts_with("PUT /v1/txn?"));
+    let operations = consul::operations(&save.unwrap().body);
+    consul::shared().write(&operations[..operations.len() - 1]);
+    pair.info.unlock("origin");
     assert_eq!(
         pair.info.get("origin/index"),
         index,

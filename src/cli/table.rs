@@ -50,6 +50,14 @@ pub enum FlagId {
     Full,
     /// `--prune`
     Prune,
+    /// `--transforms`
+    Transforms,
+    /// `--repair`
+    Repair,
+    /// `--all`
+    All,
+    /// `--sample`
+    Sample,
     /// `--version`
     Version,
     /// `--help`
@@ -82,11 +90,54 @@ pub const COMMANDS: &[CommandRow] = &[
         summary: "run the startup checks and print each with its outcome",
         details: "Changes nothing but the probes that it writes and removes under the sync path.",
     },
+    CommandRow {
+        name: "plan",
+        command: Command::Plan,
+        summary: "what the next destination cycle would do; writes nothing anywhere",
+        details: "Compares each destination's sync info with the origin's, reads no secret, and lists every path that \
+                  differs\nwith the reason, copies that a change of rules left behind, and a summary. Exit code 0 whatever \
+                  it lists.\n\nWith --transforms it reads origin paths from stdin, one a line, asks no server, and says of \
+                  each\nwhich rule applies and where it leads.",
+    },
+    CommandRow {
+        name: "verify",
+        command: Command::Verify,
+        summary: "read both ends and compare the secrets themselves",
+        details: "Every path of the origin's sync info is read at both ends. One line for each difference, never with a \
+                  value:\n  - missing at the destination        + at the destination only\n  * differs                       \
+                    ! can't be read or must not be synced\n  = equal (with --all)\nWhat is at the destination only and was \
+                  never written by vsync is shown and changes no exit code;\nwhat differs, is missing or can't be read makes \
+                  it 3. --repair writes what is missing or differs and\ndeletes what a cycle would, under the role's lock, \
+                  maxDeletes included; what is mended counts no more.",
+    },
+    CommandRow {
+        name: "status",
+        command: Command::Status,
+        summary: "what the sync info says: counts, last save, lag of each destination, locks",
+        details: "Reads only the stores, and needs no login to any Vault. An end whose store can't be read is shown as \
+                  that,\nthe others are shown as well, and the exit code is 1.",
+    },
 ];
 
-const ALL: &[Command] = &[Command::Sync, Command::Origin, Command::Destination, Command::Check];
+const ALL: &[Command] = &[
+    Command::Sync,
+    Command::Origin,
+    Command::Destination,
+    Command::Check,
+    Command::Plan,
+    Command::Verify,
+    Command::Status,
+];
 const CYCLES: &[Command] = &[Command::Sync, Command::Origin, Command::Destination];
-const COPIES: &[Command] = &[Command::Sync, Command::Destination];
+const DELETES: &[Command] = &[
+    Command::Sync,
+    Command::Origin,
+    Command::Destination,
+    Command::Plan,
+    Command::Verify,
+];
+const ANEW: &[Command] = &[Command::Sync, Command::Origin, Command::Destination, Command::Plan];
+const COPIES: &[Command] = &[Command::Sync, Command::Destination, Command::Plan];
 
 const fn flag(id: FlagId, long: &'static str, commands: &'static [Command], help: &'static str) -> Flag {
     Flag {
@@ -109,9 +160,14 @@ pub const FLAGS: &[Flag] = &[
         ..flag(FlagId::DryRun, "dry-run", CYCLES, "run one cycle, print its tasks and write nothing") },
     Flag { short: Some('o'), value: Some("FORMAT"),
         ..flag(FlagId::Output, "output", ALL, "what goes to stdout: text or json (default text)") },
-    flag(FlagId::AllowMassDelete, "allow-mass-delete", CYCLES, "allow more deletes than maxDeletes, and data paths that became empty"),
-    flag(FlagId::Full, "full", COPIES, "trust nothing known about the destinations: compare every secret"),
+    flag(FlagId::AllowMassDelete, "allow-mass-delete", DELETES, "allow more deletes than maxDeletes, and data paths that became empty"),
+    flag(FlagId::Full, "full", ANEW, "trust nothing known about the destinations: compare every secret; take a new fingerprintKey"),
     flag(FlagId::Prune, "prune", COPIES, "remove the copies that a change of rules left behind at the destinations"),
+    flag(FlagId::Transforms, "transforms", &[Command::Plan], "show for each path on stdin which rule applies and where it leads"),
+    flag(FlagId::Repair, "repair", &[Command::Verify], "write what is missing or differs, delete what a cycle would"),
+    flag(FlagId::All, "all", &[Command::Verify], "show what is equal, too"),
+    Flag { value: Some("SHARE"),
+        ..flag(FlagId::Sample, "sample", &[Command::Verify], "compare only this share of the secrets, other ones each time: 10%") },
     Flag { short: Some('V'), ..flag(FlagId::Version, "version", ALL, "print the version") },
     Flag { short: Some('h'), ..flag(FlagId::Help, "help", ALL, "print help, of a command where one is given") },
 ];

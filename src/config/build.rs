@@ -12,19 +12,36 @@ use super::keys::{Place, row};
 use super::kind::Typed;
 use super::layers::{Mistakes, Values};
 use super::settings::{
-    DestinationSettings, LogFormat, LogSettings, MaxDeletes, OriginSettings, Settings, StoreSettings,
+    DestinationSettings, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings, ServiceSettings, Settings,
+    StoreSettings, Webhook,
 };
+use super::text::webhook;
 use crate::consul::ConsulSettings;
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
-use crate::secret::{SecretSource, SecretString};
+use crate::hmac::LEAST_KEY;
+use crate::secret::{SecretSource, SecretString, read_secret};
+use crate::sync_info::Versions;
 use crate::transform::Transforms;
-use crate::vault::{AppRole, Login, VaultSettings};
+use crate::vault::VaultSettings;
+
+/// The keys by which a store is Consul.
+const CONSUL: [&str; 9] = [
+    "consul.address",
+    "consul.dc",
+    "consul.token",
+    "consul.tokenFile",
+    "consul.tls.caCert",
+    "consul.tls.clientCert",
+    "consul.tls.clientKey",
+    "consul.tls.serverName",
+    "consul.tls.skipVerify",
+];
 
 const DEFECT: &str = "the config can't be used";
 
-/// The settings, or all that stands in their way; `note` ends a message about something missing.
-pub fn build(values: &Values, needs: Needs, note: &str) -> Result<Settings> {
+/// The settings and warnings, or all that stands in their way; `note` ends a message about something missing.
+pub fn build(values: &Values, needs: Needs, note: &str) -> Result<(Settings, Vec<String>)> {
     let mut places = values.destinations()?;
     if needs == Needs::Origin {
         places.clear();
@@ -32,6 +49,7 @@ pub fn build(values: &Values, needs: Needs, note: &str) -> Result<Settings> {
     let mut builder = Builder {
         values,
         mistakes: Mistakes::default(),
+        warnings: Vec::new(),
         is_missing: false,
     };
     builder.check_roles(needs, &places);
@@ -39,30 +57,33 @@ pub fn build(values: &Values, needs: Needs, note: &str) -> Result<Settings> {
     let destinations: Vec<_> = places.iter().map(|place| builder.destination(*place)).collect();
     let destinations: Option<Vec<_>> = destinations.into_iter().collect();
     builder.check_distinct(&places, destinations.as_deref().unwrap_or_default());
-    let log = builder.log();
+    let (log, notify) = (builder.log(), builder.notify());
     let note = if builder.is_missing { note } else { "" };
     builder.mistakes.end(note)?;
     let unusable = || Error::new(Kind::Config, DEFECT);
-    Ok(Settings {
+    let settings = Settings {
         name: text(values, Place::Top, "name"),
         num_buckets: u16::try_from(whole(values, Place::Top, "numBuckets")).map_err(|_| unusable())?,
         log,
+        notify,
+        service: ServiceSettings::default(),
         origin: origin.ok_or_else(unusable)?,
         destinations: destinations.ok_or_else(unusable)?,
-    })
+    };
+    Ok((settings, builder.warnings))
 }
 
 // A value's type follows from its key's row, so these only choose; a missing default would be zero, and a
 // test sees to it that every row's default is of its kind.
 
-fn text(values: &Values, place: Place, key: &'static str) -> Option<String> {
+pub(super) fn text(values: &Values, place: Place, key: &'static str) -> Option<String> {
     match values.get(place, key) {
         Some(Typed::Text(text)) => Some(text),
         _ => None,
     }
 }
 
-fn secret(values: &Values, place: Place, key: &'static str) -> Option<SecretString> {
+pub(super) fn secret(values: &Values, place: Place, key: &'static str) -> Option<SecretString> {
     match values.given(place, key) {
         Some(Typed::Secret(secret)) => Some(secret.clone()),
         _ => None,
@@ -90,7 +111,7 @@ fn duration(values: &Values, place: Place, key: &'static str) -> Duration {
     }
 }
 
-fn is_true(values: &Values, place: Place, key: &'static str) -> bool {
+pub(super) fn is_true(values: &Values, place: Place, key: &'static str) -> bool {
     matches!(values.get(place, key), Some(Typed::Bool(true)))
 }
 
@@ -103,19 +124,20 @@ fn own_or_top(values: &Values, place: Place, key: &'static str) -> Place {
     }
 }
 
-struct Builder<'a> {
-    values: &'a Values,
+pub(super) struct Builder<'a> {
+    pub(super) values: &'a Values,
     mistakes: Mistakes,
-    is_missing: bool,
+    pub(super) warnings: Vec<String>,
+    pub(super) is_missing: bool,
 }
 
 impl Builder<'_> {
-    fn mistake(&mut self, line: String) {
+    pub(super) fn mistake(&mut self, line: String) {
         self.mistakes.add(|| line);
     }
 
     /// Something is not there; says how to give it.
-    fn missing(&mut self, place: Place, key: &'static str) {
+    pub(super) fn missing(&mut self, place: Place, key: &'static str) {
         self.is_missing = true;
         let (dotted, variable) = (place.dotted(key), place.variable(key));
         let is_secret = row(place, key).is_some_and(|row| row.kind.is_secret());
@@ -129,21 +151,22 @@ impl Builder<'_> {
         ));
     }
 
-    fn label(&self, place: Place, key: &'static str) -> String {
+    pub(super) fn label(&self, place: Place, key: &'static str) -> String {
         self.values.label(place, key)
     }
 
-    fn is_given(&self, place: Place, key: &'static str) -> bool {
+    pub(super) fn is_given(&self, place: Place, key: &'static str) -> bool {
         self.values.given(place, key).is_some()
     }
 
     /// The first of `keys` that is given.
-    fn first_given(&self, place: Place, keys: &[&'static str]) -> Option<&'static str> {
+    pub(super) fn first_given(&self, place: Place, keys: &[&'static str]) -> Option<&'static str> {
         keys.iter().copied().find(|key| self.is_given(place, key))
     }
 
     fn check_roles(&mut self, needs: Needs, destinations: &[Place]) {
-        let has_mounts = list(self.values, Place::Origin, "mounts").is_some_and(|mounts| !mounts.is_empty());
+        let is_listed = |key| list(self.values, Place::Origin, key).is_some_and(|listed| !listed.is_empty());
+        let has_mounts = ["mounts", "policies", "approles"].into_iter().any(is_listed);
         match needs {
             Needs::Origin if !has_mounts => self.missing(Place::Origin, "mounts"),
             Needs::Destinations if destinations.is_empty() => {
@@ -167,16 +190,54 @@ impl Builder<'_> {
         }
     }
 
+    fn notify(&mut self) -> NotifySettings {
+        let values = self.values;
+        let webhook = match values.given(Place::Top, "notify.webhook") {
+            Some(Typed::Webhook(webhook)) => Some(webhook.clone()),
+            _ => None,
+        };
+        let in_file = self.webhook_in_file();
+        if webhook.is_some() && in_file.is_some() {
+            self.mistake("notify.webhook and notify.webhookFile: keep one of the two".to_owned());
+        }
+        NotifySettings {
+            command: list(values, Place::Top, "notify.command").unwrap_or_default(),
+            withheld: Vec::new(),
+            webhook: webhook.or(in_file),
+        }
+    }
+
+    /// A URL that a file holds is checked as one that stands in the configuration.
+    fn webhook_in_file(&mut self) -> Option<Webhook> {
+        let file = text(self.values, Place::Top, "notify.webhookFile")?;
+        let label = self.label(Place::Top, "notify.webhookFile");
+        let url = match read_secret(file.as_ref()) {
+            Ok(url) => url,
+            Err(_) => {
+                // What stands in its place may be the URL itself.
+                self.mistake(format!("{label}: the file can't be read, or is empty"));
+                return None;
+            }
+        };
+        webhook(url.reveal())
+            .map_err(|rule| self.mistake(format!("{label}: the URL in the file {rule}")))
+            .ok()
+    }
+
     fn origin(&mut self) -> Option<OriginSettings> {
         let (values, place) = (self.values, Place::Origin);
-        let (vault, store, filter) = (self.vault(place), self.store(place), self.filter(place));
+        let (vault, store, filter) = (self.vault(place), self.store(place), self.filter(place)?);
+        let fingerprint_key = self.fingerprint_key();
+        let mut mounts = list(values, place, "mounts").unwrap_or_default();
+        mounts.extend(filter.data_paths());
         Some(OriginSettings {
             name: text(values, place, "name").unwrap_or_else(|| "origin".to_owned()),
             vault: vault?,
             store: store?,
             sync_path: text(values, place, "syncPath")?,
-            mounts: list(values, place, "mounts").unwrap_or_default(),
-            filter: filter?,
+            mounts,
+            filter,
+            fingerprint_key,
             num_workers: self.num_workers(place),
             tick: duration(values, place, "tick"),
             timeout: duration(values, place, "timeout"),
@@ -196,6 +257,10 @@ impl Builder<'_> {
         }
         let ignore_deletes = own_or_top(values, place, "ignoreDeletes");
         let max_deletes = values.get(own_or_top(values, place, "maxDeletes"), "maxDeletes");
+        let versions = match text(values, place, "versions").as_deref() {
+            Some("all") => Versions::All,
+            _ => Versions::Latest,
+        };
         Some(DestinationSettings {
             name: text(values, place, "name").unwrap_or_else(|| "destination".to_owned()),
             vault: vault?,
@@ -204,6 +269,8 @@ impl Builder<'_> {
             mounts,
             filter: filter?,
             transforms: transforms?,
+            versions,
+            create_mounts: is_true(values, place, "createMounts"),
             ignore_deletes: is_true(values, ignore_deletes, "ignoreDeletes"),
             max_deletes: match max_deletes {
                 Some(Typed::MaxDeletes(limit)) => limit,
@@ -225,10 +292,11 @@ impl Builder<'_> {
         if address.is_none() {
             self.missing(place, "vault.address");
         }
-        let login = self.login(place);
+        let (login, tls) = (self.login(place), self.vault_tls(place));
         let rate = u32::try_from(whole(values, place, "vault.rateLimit")).unwrap_or(u32::MAX);
         Some(VaultSettings {
             address: address?,
+            tls,
             namespace: text(values, place, "vault.namespace"),
             login: login?,
             renew_token: is_true(values, place, "renewToken"),
@@ -239,68 +307,8 @@ impl Builder<'_> {
         })
     }
 
-    fn login(&mut self, place: Place) -> Option<Login> {
-        const APPROLE: [&str; 4] = [
-            "vault.approle.role_id",
-            "vault.approle.secret_id",
-            "vault.approle.secret_id_file",
-            "vault.approle.path",
-        ];
-        let ways = [&["vault.token"][..], &["vault.tokenFile"], &APPROLE];
-        let given: Vec<_> = ways.iter().filter_map(|keys| self.first_given(place, keys)).collect();
-        match given[..] {
-            [] => {
-                self.is_missing = true;
-                let dotted = place.dotted("vault");
-                let variable = place.variable("vault.token");
-                self.mistake(format!(
-                    "{dotted}: no way to log in, give one of {dotted}.token ({variable}), {dotted}.tokenFile and \
-                     {dotted}.approle; VAULT_TOKEN and ~/.vault-token never apply by themselves"
-                ));
-                None
-            }
-            ["vault.token"] => secret(self.values, place, "vault.token").map(Login::Token),
-            ["vault.tokenFile"] => {
-                text(self.values, place, "vault.tokenFile").map(|file| Login::TokenFile(file.into()))
-            }
-            [_] => self.approle(place).map(Login::AppRole),
-            [first, second, ..] => {
-                let (first, second) = (self.label(place, first), self.label(place, second));
-                self.mistake(format!(
-                    "{first} and {second}: two ways to log in to one Vault, keep one"
-                ));
-                None
-            }
-        }
-    }
-
-    fn approle(&mut self, place: Place) -> Option<AppRole> {
-        let role_id = text(self.values, place, "vault.approle.role_id");
-        if role_id.is_none() {
-            self.missing(place, "vault.approle.role_id");
-        }
-        let path = text(self.values, place, "vault.approle.path")?;
-        let secret_id = self.secret_source(place, "vault.approle.secret_id", "vault.approle.secret_id_file");
-        Some(AppRole {
-            path,
-            role_id: role_id?,
-            secret_id,
-        })
-    }
-
-    fn secret_source(&mut self, place: Place, value: &'static str, file: &'static str) -> Option<SecretSource> {
-        let source = secret(self.values, place, value).map(SecretSource::Value);
-        let path = text(self.values, place, file).map(|path| SecretSource::File(path.into()));
-        if source.is_some() && path.is_some() {
-            let (value, file) = (self.label(place, value), self.label(place, file));
-            self.mistake(format!("{value} and {file}: keep one of the two"));
-        }
-        source.or(path)
-    }
-
     fn store(&mut self, place: Place) -> Option<StoreSettings> {
-        let consul = ["consul.address", "consul.dc", "consul.token", "consul.tokenFile"];
-        let consul = self.first_given(place, &consul);
+        let consul = self.first_given(place, &CONSUL);
         let folder = text(self.values, place, "file.path").map(PathBuf::from);
         match (consul, folder) {
             (None, Some(folder)) => Some(StoreSettings::Folder(folder)),
@@ -327,8 +335,10 @@ impl Builder<'_> {
             self.missing(place, "consul.address");
         }
         let token = self.secret_source(place, "consul.token", "consul.tokenFile");
+        let tls = self.consul_tls(place);
         Some(ConsulSettings {
             address: address?,
+            tls,
             dc: text(self.values, place, "consul.dc"),
             token,
         })
@@ -336,8 +346,23 @@ impl Builder<'_> {
 
     fn filter(&mut self, place: Place) -> Option<Filter> {
         let rules = |key| list(self.values, place, key).unwrap_or_default();
-        let filter = Filter::new(&rules("include"), &rules("exclude"));
+        // At the origin none are synced by default, at a destination all that the origin has.
+        let names = |key| list(self.values, place, key).filter(|names| place != Place::Origin || !names.is_empty());
+        let filter = Filter::new(&rules("include"), &rules("exclude"))
+            .and_then(|filter| filter.with_names(names("policies").as_deref(), names("approles").as_deref()));
         self.or_mistake(place, filter)
+    }
+
+    fn fingerprint_key(&mut self) -> Option<SecretSource> {
+        let (place, key) = (Place::Origin, "fingerprintKey");
+        let source = self.secret_source(place, key, "fingerprintKeyFile");
+        if secret(self.values, place, key).is_some_and(|key| key.reveal().len() < LEAST_KEY) {
+            let label = self.label(place, key);
+            self.mistake(format!(
+                "{label}: must have at least {LEAST_KEY} bytes; `openssl rand -hex 32` makes a good one"
+            ));
+        }
+        source
     }
 
     fn transforms(&mut self, place: Place) -> Option<Transforms> {

@@ -35,6 +35,8 @@ pub enum Section {
     End,
     /// Under each destination only.
     Destination,
+    /// Under the origin only.
+    Origin,
 }
 
 /// One place of a config in which keys stand.
@@ -65,8 +67,8 @@ impl Place {
     fn is_in(self, section: Section) -> bool {
         match self {
             Place::Top => section == Section::Top,
-            Place::Origin => section == Section::End,
-            Place::Destination(_) => section != Section::Top,
+            Place::Origin => matches!(section, Section::End | Section::Origin),
+            Place::Destination(_) => matches!(section, Section::End | Section::Destination),
         }
     }
 }
@@ -117,6 +119,16 @@ const fn destination(name: &'static str, kind: Kind, help: &'static str) -> Key 
     }
 }
 
+const fn origin(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key {
+        section: Section::Origin,
+        name,
+        kind,
+        default: "",
+        help,
+    }
+}
+
 const LEVELS: Kind = Kind::Choice(&["debug", "info", "warn", "error"]);
 const MS: u64 = 1;
 const MIN_TICK: u64 = 100 * MS;
@@ -130,6 +142,9 @@ pub const KEYS: &[Key] = &[
     top("maxDeletes", Kind::MaxDeletes, "50%", "hold all deletes of a cycle back above this share, or above this number"),
     top("log.level", LEVELS, "info", "the least important log lines that are shown"),
     top("log.type", Kind::Choice(&["console", "json"]), "console", "the form of a log line"),
+    top("notify.command", Kind::Command, "", "a program and its arguments, run without a shell; gets the report of a fatal error on its stdin"),
+    top("notify.webhook", Kind::Webhook, "", "the report of a fatal error is posted to this URL"),
+    top("notify.webhookFile", Kind::Text, "", "the file that holds the URL of the webhook"),
 
     end("name", Kind::Name, "", "label (without it: origin, destination); destinations need distinct names"),
     end("vault.address", Kind::Address, "", "http(s)://host:port of the Vault"),
@@ -140,6 +155,23 @@ pub const KEYS: &[Key] = &[
     end("vault.approle.role_id", Kind::Text, "", "log in with AppRole: the role id"),
     end("vault.approle.secret_id", Kind::Secret, "", "the secret id of the AppRole"),
     end("vault.approle.secret_id_file", Kind::Text, "", "the file that holds the secret id of the AppRole"),
+    end("vault.approle.wrapped", Kind::Bool, "false", "the secret id is a response-wrapping token, which is unwrapped once"),
+    end("vault.kubernetes.path", Kind::Segments, "kubernetes", "where the Kubernetes auth method is mounted"),
+    end("vault.kubernetes.role", Kind::Text, "", "log in with the service account's token: the role"),
+    end("vault.kubernetes.jwtFile", Kind::Text, "/var/run/secrets/kubernetes.io/serviceaccount/token", "the file that holds that token, read at each login"),
+    end("vault.jwt.path", Kind::Segments, "jwt", "where the JWT auth method is mounted"),
+    end("vault.jwt.role", Kind::Text, "", "the role of the JWT login (without it: the method's default role)"),
+    end("vault.jwt.jwtFile", Kind::Text, "", "log in with the JWT in this file, read at each login"),
+    end("vault.cert.path", Kind::Segments, "cert", "where the TLS certificate auth method is mounted"),
+    end("vault.cert.role", Kind::Text, "", "log in with the client certificate of vault.tls: the role (with cert.path alone: any that matches)"),
+    end("vault.userpass.path", Kind::Segments, "userpass", "where the userpass auth method is mounted"),
+    end("vault.userpass.username", Kind::Name, "", "log in with name and password: the name"),
+    end("vault.userpass.passwordFile", Kind::Text, "", "the file that holds the password, read at each login"),
+    end("vault.tls.caCert", Kind::Text, "", "PEM file of the CAs that the Vault's certificate may be of (without it: the system's)"),
+    end("vault.tls.clientCert", Kind::Text, "", "PEM file of the certificate that is shown to the Vault, with its chain"),
+    end("vault.tls.clientKey", Kind::Text, "", "PEM file of that certificate's private key"),
+    end("vault.tls.serverName", Kind::Text, "", "the name that the Vault's certificate is for (without it: the address's host)"),
+    end("vault.tls.skipVerify", Kind::Bool, "false", "do not check the Vault's certificate: for experiments only"),
     end("vault.requestTimeout", Kind::Duration { min: MS }, "60s", "time limit of one request"),
     end("vault.maxRetries", Kind::Whole { min: 0, max: 10 }, "2", "how often a request is sent again after a failure that may pass"),
     end("vault.rateLimit", Kind::Whole { min: 1, max: 1_000_000 }, "", "requests a second, shared by all workers (without it: no limit)"),
@@ -147,8 +179,15 @@ pub const KEYS: &[Key] = &[
     end("consul.dc", Kind::Text, "", "the Consul datacenter (without it: the agent's own)"),
     end("consul.token", Kind::Secret, "", "the Consul ACL token"),
     end("consul.tokenFile", Kind::Text, "", "the file that holds the Consul ACL token"),
+    end("consul.tls.caCert", Kind::Text, "", "PEM file of the CAs that Consul's certificate may be of (without it: the system's)"),
+    end("consul.tls.clientCert", Kind::Text, "", "PEM file of the certificate that is shown to Consul, with its chain"),
+    end("consul.tls.clientKey", Kind::Text, "", "PEM file of that certificate's private key"),
+    end("consul.tls.serverName", Kind::Text, "", "the name that Consul's certificate is for (without it: the address's host)"),
+    end("consul.tls.skipVerify", Kind::Bool, "false", "do not check Consul's certificate: for experiments only"),
     end("file.path", Kind::Text, "", "a local folder that keeps this end's sync info, instead of Consul"),
     end("mounts", Kind::Mounts, "", "data paths, each ending with / (a destination without it takes the origin's)"),
+    end("policies", Kind::Regexes, "", "regexes of the names of ACL policies to sync as well (a destination without it takes the origin's)"),
+    end("approles", Kind::Regexes, "", "regexes of the names of AppRole roles to sync as well; auth/<path>/role/<regex> for another path than approle"),
     end("include", Kind::Regexes, "", "regexes of the origin paths that are synced (without it: all)"),
     end("exclude", Kind::Regexes, "", "regexes of the origin paths that are not; wins over include"),
     end("syncPath", Kind::SyncPath, "vsync/", "the key prefix, or folder, of the sync info"),
@@ -157,7 +196,12 @@ pub const KEYS: &[Key] = &[
     end("timeout", Kind::Duration { min: MS }, "5m", "time limit of one cycle"),
     end("renewToken", Kind::Bool, "true", "renew the token before it expires"),
 
+    origin("fingerprintKey", Kind::Secret, "needed for KV version 1 mounts, whose changes are seen by fingerprints under it; at least 16 bytes"),
+    origin("fingerprintKeyFile", Kind::Text, "the file that holds it"),
+
     destination("transforms", Kind::Transforms, "list of {name, from, to}: rules that turn an origin path into a destination path"),
+    destination("versions", Kind::Choice(&["latest", "all"]), "which versions of a KV v2 secret are copied (without it: latest)"),
+    destination("createMounts", Kind::Bool, "create the KV mount that a data path needs (without it: false)"),
     destination("ignoreDeletes", Kind::Bool, "never delete here (without it: the top level's)"),
     destination("maxDeletes", Kind::MaxDeletes, "as above, for this destination (without it: the top level's)"),
 ];
@@ -284,6 +328,9 @@ pub fn explain_unknown(dotted: &str) -> String {
     if place == Place::Origin && row(Place::Destination(None), name).is_some() {
         return format!("{shown}: no key of the origin, write it under a destination");
     }
+    if matches!(place, Place::Destination(_)) && row(Place::Origin, name).is_some() {
+        return format!("{shown}: no key of a destination, write it under origin");
+    }
     match nearest(dotted, names_near(place)) {
         Some(known) => format!("{shown}: unknown key, did you mean {known}?"),
         None => format!("{shown}: unknown key; `vsync help config` lists all"),
@@ -362,6 +409,7 @@ pub fn help() -> String {
             "Under each destination only",
             Place::Destination(Some(0)),
         ),
+        (Section::Origin, "Under `origin` only", Place::Origin),
     ] {
         text.push_str(&format!("\n{title}:\n"));
         for key in KEYS.iter().filter(|key| key.section == section) {
@@ -378,10 +426,11 @@ The config file is JSON: the file of --config, else ./vsync.json, else /etc/vsyn
 names below are nested objects. Destinations are a list `destinations` (destinations.0.tick is
 VSYNC_DESTINATIONS_0_TICK) or a single object `destination` (destination.tick, VSYNC_DESTINATION_TICK).
 Keys that hold a secret are not taken as flags. As a flag or in the environment a list is separated by
-commas or is a JSON array; `transforms` is always a JSON array.
+commas or is a JSON array; `transforms` and `notify.command` are always JSON arrays.
 
-Exactly one way to log in is given for each end: vault.token, vault.tokenFile or vault.approle. VAULT_TOKEN
-and ~/.vault-token never apply by themselves. Exactly one of consul and file keeps an end's sync info.
+Exactly one way to log in is given for each end: vault.token, vault.tokenFile, vault.approle, vault.kubernetes,
+vault.jwt, vault.cert or vault.userpass. VAULT_TOKEN and ~/.vault-token never apply by themselves. Exactly one of
+consul and file keeps an end's sync info.
 ";
 
 fn key_help(place: Place, key: &Key) -> String {
@@ -413,6 +462,7 @@ mod tests {
                 Section::Top => vec![Place::Top],
                 Section::End => vec![Place::Origin, Place::Destination(None), Place::Destination(Some(7))],
                 Section::Destination => vec![Place::Destination(None), Place::Destination(Some(0))],
+                Section::Origin => vec![Place::Origin],
             };
             for place in places {
                 let dotted = place.dotted(key.name);
@@ -433,6 +483,25 @@ mod tests {
         }
         assert!(help.contains("VSYNC_ORIGIN_VAULT_APPROLE_SECRET_ID"));
         assert!(help.lines().all(|line| line.len() <= 120));
+    }
+
+    #[test]
+    fn each_secret_can_stand_in_a_file_of_its_own() {
+        let secrets: Vec<&Key> = KEYS.iter().filter(|key| key.kind.is_secret()).collect();
+        assert!(secrets.len() >= 4);
+        for key in secrets {
+            let is_its_file = |other: &&Key| {
+                let name = other.name.strip_prefix(key.name).unwrap_or_default();
+                matches!(name, "File" | "_file") && other.section == key.section && !other.kind.is_secret()
+            };
+            assert!(KEYS.iter().any(|other| is_its_file(&other)), "{} has no file", key.name);
+        }
+        for key in KEYS
+            .iter()
+            .filter(|key| key.name.ends_with("password") || key.name.ends_with("jwt"))
+        {
+            assert!(key.kind.is_secret(), "{}", key.name);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::keys::shown;
 use super::nearest::nearest;
-use super::settings::MaxDeletes;
+use super::settings::{MaxDeletes, Webhook};
 use super::{json, text};
 use crate::filter::compile;
 use crate::secret::SecretString;
@@ -57,6 +57,10 @@ pub enum Kind {
     MaxDeletes,
     /// Transform rules.
     Transforms,
+    /// A program and its arguments.
+    Command,
+    /// A URL that is posted to; secret, since its path or query may hold a token.
+    Webhook,
 }
 
 /// A value that is what its kind asks for.
@@ -72,12 +76,14 @@ pub enum Typed {
     Whole(u64),
     /// Of [`Kind::Duration`].
     Duration(Duration),
-    /// Of [`Kind::Mounts`] and [`Kind::Regexes`].
+    /// Of [`Kind::Mounts`], [`Kind::Regexes`] and [`Kind::Command`].
     List(Vec<String>),
     /// Of [`Kind::MaxDeletes`].
     MaxDeletes(MaxDeletes),
     /// Of [`Kind::Transforms`].
     Rules(Vec<Rule>),
+    /// Of [`Kind::Webhook`].
+    Webhook(Webhook),
 }
 
 /// What is wrong with a value.
@@ -108,7 +114,7 @@ impl Flaw {
 impl Kind {
     /// Whether the value is a secret.
     pub fn is_secret(&self) -> bool {
-        matches!(self, Kind::Secret)
+        matches!(self, Kind::Secret | Kind::Webhook)
     }
 
     /// What the value must be, for people.
@@ -129,6 +135,8 @@ impl Kind {
             Kind::Regexes => "must be a list of strings".to_owned(),
             Kind::MaxDeletes => text::EXPECTED_MAX_DELETES.to_owned(),
             Kind::Transforms => "must be a list of objects {name, from, to}".to_owned(),
+            Kind::Command => "must be a list of strings, a program and its arguments".to_owned(),
+            Kind::Webhook => "must be a string, http(s)://host:port/path".to_owned(),
         }
     }
 
@@ -144,7 +152,8 @@ impl Kind {
                     .map(|item| Value::String(item.trim().to_owned()))
                     .collect(),
             ),
-            Kind::Mounts | Kind::Regexes | Kind::Transforms => {
+            // An argument may hold a comma.
+            Kind::Mounts | Kind::Regexes | Kind::Transforms | Kind::Command => {
                 json::parse(text.as_bytes()).unwrap_or_else(|_| string())
             }
             _ => string(),
@@ -166,6 +175,7 @@ impl Kind {
             (Kind::Mounts, Value::Array(items)) => mounts(items).map(Typed::List),
             (Kind::Regexes, Value::Array(items)) => regexes(items).map(Typed::List),
             (Kind::Transforms, Value::Array(items)) => rules(items).map(Typed::Rules),
+            (Kind::Command, Value::Array(items)) => command(items).map(Typed::List),
             (_, Value::String(text)) => self.check_text(text),
             (_, other) => Err(self.mismatch(type_of(other))),
         }
@@ -187,14 +197,14 @@ impl Kind {
             Kind::ConsulAddress => text_of(text::consul_address(value)),
             Kind::Segments => text_of(text::segments(value)),
             Kind::SyncPath => text_of(text::sync_path(value)),
+            Kind::Webhook => text::webhook(value).map(Typed::Webhook).map_err(Flaw::whole),
             Kind::MaxDeletes => match text::max_deletes(value) {
                 Ok(limit) => Ok(Typed::MaxDeletes(limit)),
                 Err(_) => Err(self.mismatch("another string")),
             },
             Kind::Choice(_) => Err(self.mismatch("another string")),
-            Kind::Bool | Kind::Whole { .. } | Kind::Mounts | Kind::Regexes | Kind::Transforms => {
-                Err(self.mismatch("a string"))
-            }
+            Kind::Bool | Kind::Whole { .. } => Err(self.mismatch("a string")),
+            Kind::Mounts | Kind::Regexes | Kind::Transforms | Kind::Command => Err(self.mismatch("a string")),
         }
     }
 
@@ -271,6 +281,20 @@ fn regexes(items: &[Value]) -> Result<Vec<String>, Flaw> {
         compile(regex).map_err(|error| Flaw::item(index, error.to_string()))?;
     }
     Ok(regexes)
+}
+
+/// Arguments may be empty; a NUL would end one for the system.
+fn command(items: &[Value]) -> Result<Vec<String>, Flaw> {
+    let word = |(index, item): (usize, &Value)| match item {
+        Value::String(text) if text.contains('\0') => Err(Flaw::item(index, "must not hold a NUL")),
+        Value::String(text) => Ok(text.clone()),
+        other => Err(Flaw::item(index, format!("must be a string, found {}", type_of(other)))),
+    };
+    let words = items.iter().enumerate().map(word).collect::<Result<Vec<_>, Flaw>>()?;
+    match words.first() {
+        None => Err(Flaw::whole("must name a program")),
+        Some(program) => plain(program).map_err(|rule| Flaw::item(0, rule)).map(|_| words),
+    }
 }
 
 fn rules(items: &[Value]) -> Result<Vec<Rule>, Flaw> {

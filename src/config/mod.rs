@@ -4,6 +4,7 @@
 //! `file` and `json` read the file, `layers` lays the sources over each other, and `build` applies the
 //! rules that concern several keys. Nothing outside this module sees a value that has not been checked.
 
+mod access;
 mod build;
 mod file;
 mod json;
@@ -14,11 +15,16 @@ pub mod nearest;
 mod settings;
 mod text;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Kind, Result, fail};
 
-pub use settings::{DestinationSettings, LogFormat, LogSettings, MaxDeletes, OriginSettings, Settings, StoreSettings};
+pub use settings::{
+    DestinationSettings, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings, ServiceSettings, Settings,
+    StoreSettings, Webhook,
+};
 
 /// What a command needs of a config; nothing else is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +52,31 @@ pub fn environment() -> Result<Vec<(String, String)>> {
     // The order of messages should not depend on the shell.
     variables.sort();
     Ok(variables)
+}
+
+/// The service manager that started this process, if one did and listens.
+pub fn service() -> ServiceSettings {
+    let text = |name| std::env::var(name).ok();
+    let socket = std::env::var_os("NOTIFY_SOCKET");
+    let for_whom = text("WATCHDOG_PID");
+    service_of(
+        socket,
+        text("WATCHDOG_USEC").as_deref(),
+        for_whom.as_deref(),
+        std::process::id(),
+    )
+}
+
+/// The variables are inherited: a watchdog that is meant for another process is none of ours.
+fn service_of(socket: Option<OsString>, usec: Option<&str>, for_whom: Option<&str>, own: u32) -> ServiceSettings {
+    let is_ours = for_whom.is_none_or(|pid| pid.parse() == Ok(own));
+    let watchdog = usec
+        .and_then(|usec| usec.parse().ok())
+        .filter(|usec| *usec > 0 && is_ours);
+    ServiceSettings {
+        socket: socket.filter(|name| !name.is_empty()),
+        watchdog: watchdog.map(Duration::from_micros),
+    }
 }
 
 /// Reads the config and gives the settings together with warnings for the log.
@@ -80,7 +111,12 @@ fn load_found(
         }
         None => format!("; no config file was found at {}", file::PLACES.join(" or ")),
     };
-    layers.lay_environment(environment);
+    let mut withheld = Vec::new();
+    layers.lay_environment(environment.into_iter().inspect(|(name, _)| {
+        if name.starts_with("VSYNC_") {
+            withheld.push(name.clone());
+        }
+    }));
     layers.lay_flags(flags);
     let (values, mut warnings) = layers.end()?;
     if let (Some(path), Some(key)) = (exposed, values.file_secret()) {
@@ -89,7 +125,10 @@ fn load_found(
             "{path}: holds a secret ({key}) and is open to other users, chmod 600 it"
         ));
     }
-    Ok((build::build(&values, needs, &note)?, warnings))
+    let (mut settings, more) = build::build(&values, needs, &note)?;
+    warnings.extend(more);
+    settings.notify.withheld = withheld;
+    Ok((settings, warnings))
 }
 
 #[cfg(test)]
@@ -102,6 +141,7 @@ mod tests {
 
     use super::keys::{KEYS, Place, Section};
     use super::*;
+    use crate::fuzz::{flaw, mutated, mutated_text};
     use crate::secret::SecretSource;
     use crate::vault::Login;
 
@@ -188,9 +228,13 @@ mod tests {
             name,
             num_buckets,
             log,
+            notify,
+            service,
             origin,
             destinations,
         } = settings(complete(), &[], &[]);
+        assert!(notify.command.is_empty() && notify.webhook.is_none() && notify.withheld.is_empty());
+        assert_eq!(service, ServiceSettings::default());
         assert_eq!(
             (name, num_buckets, log.level, log.format),
             (None, 20, log::LevelFilter::Info, LogFormat::Console)
@@ -236,6 +280,10 @@ mod tests {
             ("/ignoreDeletes", json!(true)),
             ("/maxDeletes", json!(7)),
             ("/log", json!({"level": "debug", "type": "json"})),
+            (
+                "/notify",
+                json!({"command": ["/usr/bin/tell", "a, b", ""], "webhook": "https://hooks/T0/B0"}),
+            ),
             ("/origin/name", json!("main")),
             ("/origin/vault/namespace", json!("/team/a/")),
             ("/origin/vault/requestTimeout", json!("10s")),
@@ -269,9 +317,17 @@ mod tests {
             name,
             num_buckets,
             log,
+            notify,
+            service: _,
             origin,
             destinations,
         } = settings(config, &[], &[]);
+        assert_eq!(notify.command, ["/usr/bin/tell", "a, b", ""]);
+        let webhook = notify.webhook.unwrap();
+        assert_eq!(
+            (webhook.address.as_str(), webhook.target.reveal()),
+            ("https://hooks", "/T0/B0")
+        );
         assert_eq!((name.as_deref(), num_buckets), (Some("eu"), 19));
         assert_eq!((log.level, log.format), (log::LevelFilter::Debug, LogFormat::Json));
         let vault = origin.vault;
@@ -308,6 +364,32 @@ mod tests {
         };
         assert_eq!((approle.path.as_str(), approle.role_id.as_str()), ("r", "i"));
         assert!(matches!(&approle.secret_id, Some(SecretSource::File(path)) if path == Path::new("/s")));
+    }
+
+    #[test]
+    fn a_service_manager_is_found_and_a_watchdog_only_if_it_is_ours() {
+        let socket = || Some(OsString::from("/run/notify"));
+        for (usec, for_whom, watchdog) in [
+            (Some("30000000"), None, Some(Duration::from_secs(30))),
+            (Some("30000000"), Some("7"), Some(Duration::from_secs(30))),
+            (Some("30000000"), Some("8"), None),
+            (Some("30000000"), Some("x"), None),
+            (Some("0"), None, None),
+            (Some("-1"), None, None),
+            (Some(""), None, None),
+            (None, Some("7"), None),
+        ] {
+            let found = service_of(socket(), usec, for_whom, 7);
+            assert_eq!(
+                (found.socket, found.watchdog),
+                (socket(), watchdog),
+                "{usec:?} {for_whom:?}"
+            );
+        }
+        assert_eq!(
+            service_of(Some(OsString::new()), None, None, 7),
+            ServiceSettings::default()
+        );
     }
 
     #[test]
@@ -361,6 +443,13 @@ mod tests {
         let (settings, warnings) = load_found(Needs::Destinations, None, environment, &[]).unwrap();
         assert_eq!(warnings, ["VSYNC_SERVICE_HOST: unknown variable, ignored"]);
         assert!(matches!(settings.origin.vault.login, Login::AppRole(_)));
+        let withheld = &settings.notify.withheld;
+        assert!(
+            withheld
+                .iter()
+                .any(|name| name == "VSYNC_ORIGIN_VAULT_APPROLE_SECRET_ID")
+        );
+        assert!(withheld.iter().all(|name| name.starts_with("VSYNC_")));
         assert!(matches!(&settings.destinations[0].vault.login, Login::TokenFile(_)));
     }
 
@@ -372,7 +461,8 @@ mod tests {
             "nothing to do: give origin.mounts, a destination, or both; origin.vault.address: is missing, give it in \
              the config file, as VSYNC_ORIGIN_VAULT_ADDRESS or --origin.vault.address; origin.vault: no way to log in, \
              give one of origin.vault.token (VSYNC_ORIGIN_VAULT_TOKEN), origin.vault.tokenFile and \
-             origin.vault.approle; VAULT_TOKEN and ~/.vault-token never apply by themselves; origin: no place for its \
+             origin.vault.approle, or origin.vault.kubernetes, origin.vault.jwt, origin.vault.cert, origin.vault.userpass; \
+             VAULT_TOKEN and ~/.vault-token never apply by themselves; origin: no place for its \
              sync info, give origin.consul.address or origin.file.path; no config file was found at vsync.json or \
              /etc/vsync/vsync.json"
         );
@@ -788,8 +878,48 @@ mod tests {
     }
 
     #[test]
+    fn each_login_says_what_it_lacks() {
+        for (login, expected) in [
+            (
+                json!({"kubernetes": {"path": "k"}}),
+                "origin.vault.kubernetes.role: is missing",
+            ),
+            (json!({"jwt": {"role": "r"}}), "origin.vault.jwt.jwtFile: is missing"),
+            (
+                json!({"cert": {"role": "r"}}),
+                "origin.vault.tls.clientCert: is missing",
+            ),
+            (
+                json!({"userpass": {"username": "u"}}),
+                "origin.vault.userpass.passwordFile: is missing",
+            ),
+            (
+                json!({"userpass": {"passwordFile": "p"}}),
+                "origin.vault.userpass.username: is missing",
+            ),
+            (
+                json!({"approle": {"role_id": "r", "wrapped": true}}),
+                "origin.vault.approle.secret_id_file: is missing",
+            ),
+            (
+                json!({"approle": {"wrapped": true}}),
+                "origin.vault.approle.role_id: is missing",
+            ),
+            (json!({"cert": {}}), "origin.vault: no way to log in"),
+            (json!({"kubernetes": {"role": "r"}}), "fine"),
+            (json!({"jwt": {"jwtFile": "f"}}), "fine"),
+            (json!({"userpass": {"username": "u", "passwordFile": "p"}}), "fine"),
+        ] {
+            let mut vault = login.clone();
+            vault["address"] = json!("https://a");
+            let text = message(Needs::Held, with("/origin/vault", vault));
+            assert!(text.starts_with(expected), "{login}: {text}");
+        }
+    }
+
+    #[test]
     fn no_value_is_ever_in_a_message_nor_a_secret_in_debug() {
-        const MARK: &str = "hvs.SECRETMARK";
+        const MARK: &str = "hvs.SECRETMARK.of.some.length";
         let marks = [
             json!(MARK),
             json!([MARK]),
@@ -807,6 +937,7 @@ mod tests {
                 Section::Top => &["/"][..],
                 Section::End => &["/origin/", "/destination/"],
                 Section::Destination => &["/destination/"],
+                Section::Origin => &["/origin/"],
             };
             pointers.extend(
                 start
@@ -833,11 +964,12 @@ mod tests {
             .iter()
             .filter(|key| key.kind.is_secret() && !key.name.contains("approle"))
         {
-            set(
-                &mut config,
-                &format!("/origin/{}", key.name.replace('.', "/")),
-                json!(MARK),
-            );
+            let (start, value) = match key.section {
+                Section::Top => ("/", format!("https://hook/{MARK}")),
+                _ => ("/origin/", MARK.to_owned()),
+            };
+            let pointer = format!("{start}{}", key.name.replace('.', "/"));
+            set(&mut config, &pointer, json!(value));
         }
         let approle = json!({"address": "http://b", "approle": {"role_id": "a", "secret_id": MARK}});
         set(&mut config, "/destination/vault", approle);
@@ -868,7 +1000,43 @@ mod tests {
         })
     }
 
+    fn is_key(value: &Value, text: &str) -> bool {
+        match value {
+            Value::Object(fields) => fields
+                .iter()
+                .any(|(name, value)| name.contains(text) || is_key(value, text)),
+            Value::Array(values) => values.iter().any(|value| is_key(value, text)),
+            _ => false,
+        }
+    }
+
+    const FILES: &[&str] = &[
+        r#"{"name":"n","numBuckets":20,"maxDeletes":"50%","log":{"level":"info","type":"json"},"notify":{"command":["a"],
+        "webhook":"https://h/SECRET"},"origin":{"vault":{"address":"http://a:1","token":"SECRET","maxRetries":2},
+        "file":{"path":"f"},"mounts":["s/"],"include":["^a"],"tick":"1m"},"destinations":[{"name":"d","vault":
+        {"address":"http://b:1","approle":{"role_id":"r","secret_id":"SECRET"}},"consul":{"address":"c:1"},
+        "transforms":[{"name":"t","from":"(?P<a>x)","to":"a/b"}]}]}"#,
+    ];
+
     proptest! {
+        #[test]
+        fn a_damaged_file_or_variable_is_refused_without_quoting_it(
+            bytes in mutated(FILES),
+            name in mutated_text(&["VSYNC_NUMBUCKETS", "VSYNC_ORIGIN_VAULT_TOKEN", "VSYNC_DESTINATIONS_0_TRANSFORMS"]),
+            text in mutated_text(&["SECRET", "20", "[\"SECRET\"]", r#"[{"name":"SECRET","from":"SECRET(","to":"SECRET"}]"#]),
+        ) {
+            match json::parse(&bytes) {
+                Ok(value) => {
+                    // A mutation that makes it a key's name makes it public.
+                    prop_assume!(!is_key(&value, "SECRET"));
+                    let loaded = load_found(Needs::Held, file(value), [(name, text)], &[]);
+                    let flaw = loaded.err().and_then(|error| flaw(&error, "SECRET"));
+                    prop_assert_eq!(flaw, None);
+                }
+                Err(message) => prop_assert!(message.len() < 1000 && !message.contains("SECRET"), "{}", message),
+            }
+        }
+
         #[test]
         fn nothing_makes_it_panic(value in any_json(), text in ".{0,40}") {
             for place in [Place::Top, Place::Origin, Place::Destination(None), Place::Destination(Some(0))] {

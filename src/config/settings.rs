@@ -1,10 +1,13 @@
 //! Validated settings: what the rest of the program sees of the configuration.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::consul::ConsulSettings;
 use crate::filter::Filter;
+use crate::secret::{SecretSource, SecretString};
+use crate::sync_info::Versions;
 use crate::transform::Transforms;
 use crate::vault::VaultSettings;
 
@@ -17,6 +20,10 @@ pub struct Settings {
     pub num_buckets: u16,
     /// What is logged, and how.
     pub log: LogSettings,
+    /// Who is told of a fatal error.
+    pub notify: NotifySettings,
+    /// The service manager that started the process; not configured, but found in the environment.
+    pub service: ServiceSettings,
     /// The origin.
     pub origin: OriginSettings,
     /// The destinations; may be empty.
@@ -30,6 +37,35 @@ pub struct LogSettings {
     pub level: log::LevelFilter,
     /// The form of a line.
     pub format: LogFormat,
+}
+
+/// Who is told of a fatal error.
+#[derive(Clone, Debug, Default)]
+pub struct NotifySettings {
+    /// A program and its arguments; empty: none.
+    pub command: Vec<String>,
+    /// Variables that the command does not get, since they may hold secrets.
+    pub withheld: Vec<String>,
+    /// Where the report is posted.
+    pub webhook: Option<Webhook>,
+}
+
+/// A URL that is posted to.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Scheme, host and port, without a final slash.
+    pub address: String,
+    /// Path and query; they may hold a token.
+    pub target: SecretString,
+}
+
+/// A service manager that speaks systemd's protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// The socket that it listens on: a path, or an abstract name after `@`.
+    pub socket: Option<OsString>,
+    /// How long it waits for a sign of life before it restarts the process.
+    pub watchdog: Option<Duration>,
 }
 
 /// The form of a log line.
@@ -52,10 +88,12 @@ pub struct OriginSettings {
     pub store: StoreSettings,
     /// Key prefix or folder of the sync info; ends with `/`.
     pub sync_path: String,
-    /// Data paths, each ending with `/`; empty where only destinations run.
+    /// Data paths, each ending with `/`, those of policies and roles among them; empty where only destinations run.
     pub mounts: Vec<String>,
     /// Which paths are synced.
     pub filter: Filter,
+    /// The key of the fingerprints of KV version 1 secrets.
+    pub fingerprint_key: Option<SecretSource>,
     /// Threads of a cycle, 1 to 256.
     pub num_workers: usize,
     /// Time between two cycles' starts.
@@ -81,6 +119,10 @@ pub struct DestinationSettings {
     pub filter: Filter,
     /// Rules that turn an origin path into a destination path.
     pub transforms: Transforms,
+    /// Which versions of a secret are copied, where its engine keeps several.
+    pub versions: Versions,
+    /// Whether a KV mount that is missing is created.
+    pub create_mounts: bool,
     /// Never delete here.
     pub ignore_deletes: bool,
     /// Above this, all deletes of a cycle are held back.

@@ -6,7 +6,8 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use super::settings::MaxDeletes;
+use super::settings::{MaxDeletes, Webhook};
+use crate::secret::SecretString;
 
 /// A value in its canonical form, or the rule that it breaks: "must ...".
 pub type Checked<T> = Result<T, String>;
@@ -75,6 +76,24 @@ pub fn consul_address(text: &str) -> Checked<String> {
     }
 }
 
+/// `http://` or `https://`, host, optional port, and then whatever names the hook.
+pub fn webhook(text: &str) -> Checked<Webhook> {
+    let authority = text.find("://").map_or(0, |at| at + 3);
+    let end = text[authority..]
+        .find(['/', '?', '#'])
+        .map_or(text.len(), |at| authority + at);
+    let (address, target) = (address(&text[..end])?, &text[end..]);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?%".contains(c);
+    if !target.chars().all(is_plain) {
+        return Err("must be percent-encoded, and without a part after #".to_owned());
+    }
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    Ok(Webhook {
+        address,
+        target: SecretString::new(format!("{slash}{target}")),
+    })
+}
+
 fn host_and_port(text: &str) -> Option<String> {
     let (host, port) = match text.rfind(':') {
         Some(colon) if !text.ends_with(']') => (&text[..colon], Some(&text[colon + 1..])),
@@ -106,6 +125,12 @@ pub fn mount(text: &str) -> Checked<String> {
         return Err("must end with /".to_owned());
     };
     check_relative(path)?;
+    if ["sys/", "auth/"].iter().any(|own| text.starts_with(own)) {
+        return Err(
+            "must be a KV mount or a folder in one; policies and roles are listed under `policies` and `approles`"
+                .to_owned(),
+        );
+    }
     Ok(text.to_owned())
 }
 
@@ -168,7 +193,35 @@ pub fn max_deletes(text: &str) -> Checked<MaxDeletes> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz::mutated_text;
+
+    proptest! {
+        #[test]
+        fn whatever_is_taken_is_in_its_bounds_and_is_taken_again(text in mutated_text(&[
+            "1h30m", "250ms", "8760h", "https://vault.example.com:8200/", "[::1]:8500", "50%", "12", "a/b/",
+            "https://hooks.example.com/services/T0?x=1",
+        ])) {
+            if let Ok(time) = duration(&text, 100) {
+                prop_assert!((Duration::from_millis(100)..=MAX_DURATION).contains(&time));
+            }
+            for form in [address, consul_address, segments, sync_path] {
+                if let Ok(canonical) = form(&text) {
+                    prop_assert!(!canonical.chars().any(char::is_control) && canonical.len() <= text.len() + 8);
+                    prop_assert_eq!(form(&canonical), Ok(canonical));
+                }
+            }
+            if let Ok(MaxDeletes::Percent(share)) = max_deletes(&text) {
+                prop_assert!((0.0..=100.0).contains(&share));
+            }
+            if let Ok(hook) = webhook(&text) {
+                prop_assert!(hook.target.reveal().starts_with('/') && hook.target.reveal().is_ascii());
+            }
+            let _ = (mount(&text), transform_target(&text));
+        }
+    }
 
     #[test]
     fn durations() {
@@ -243,6 +296,31 @@ mod tests {
         assert_eq!(consul_address("consul:8500").as_deref(), Ok("http://consul:8500"));
         assert_eq!(consul_address("https://consul/").as_deref(), Ok("https://consul"));
         assert!(consul_address("me:pw@consul").is_err() && consul_address("").is_err());
+    }
+
+    #[test]
+    fn webhooks() {
+        for (text, answer) in [
+            (
+                "https://hooks.example.com/services/T0/B0?x=1",
+                Some(("https://hooks.example.com", "/services/T0/B0?x=1")),
+            ),
+            ("HTTP://Host:8080", Some(("http://host:8080", "/"))),
+            ("http://host?token=a@b", Some(("http://host", "/?token=a@b"))),
+            ("http://host//a/%20", Some(("http://host", "//a/%20"))),
+            ("http://me:pw@host/x", None),
+            ("host/x", None),
+            ("", None),
+            ("http:///x", None),
+            ("http://host/a b", None),
+            ("http://host/x#y", None),
+            ("http://host/\u{fc}", None),
+            ("ftp://host/x", None),
+        ] {
+            let read = webhook(text).ok();
+            let parts = read.as_ref().map(|hook| (hook.address.as_str(), hook.target.reveal()));
+            assert_eq!(parts, answer, "{text}");
+        }
     }
 
     #[test]

@@ -5,57 +5,64 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use super::execution::{Execution, Folders};
-use super::identity::{Place, ensure_apart, ensure_held, ensure_rights};
+use super::fingerprints;
+use super::identity::{Place, ensure_apart, ensure_held, ensure_no_origin, ensure_rights};
+use super::mounts::Mounts;
 use super::own_info::OwnInfo;
-use super::plan::{OriginInfo, OriginRules, Plan, Planner, Write};
+use super::plan::{OriginInfo, OriginRules, Plan, Planner};
+use super::prepared::{Planned, Prepared, Purpose, configured};
+use super::preview::{count_tasks, report_orphans, tasks};
 use super::report::Tally;
+use super::routes::{Crossings, Routes};
 use super::saver::{self, Saver, Signal, signals};
-use super::{Found, Options, Outcome, Report, ReportedTask, Run, Servers, conduct};
+use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
+use crate::engine::DataPath;
 use crate::error::{Context, Error, Kind, Result, fail};
+use crate::filter::is_of_names;
+use crate::http::Http;
 use crate::scope::Scope;
-use crate::store::{self, InfoStore, Lock};
-use crate::sync_info::{FORMAT, Meta, Operation, Role, SecretType, SyncInfo};
+use crate::secret::SecretSource;
+use crate::store::{self, InfoStore, Lock, Snapshot};
+use crate::sync_info::{FORMAT, Meta, Role, SecretType, SyncInfo, Versions};
 use crate::time;
-use crate::vault::{Vault, VaultSettings};
-
-/// How many orphans a warning names.
-const NAMED_ORPHANS: usize = 3;
+use crate::vault::{Active, Vault, VaultSettings};
 
 /// A destination role: its settings, clients and stores.
 pub struct Destination {
     settings: DestinationSettings,
     /// The origin's data paths, where the config holds them.
     origin_mounts: Vec<String>,
+    /// The key of the origin's fingerprints.
+    fingerprint_key: Option<SecretSource>,
     num_buckets: u16,
     origin: Vault,
     origin_store: InfoStore,
     vault: Vault,
     store: InfoStore,
-}
-
-/// What the planning found out, beside the plan.
-struct Planned {
-    plan: Plan,
-    rules: OriginRules,
+    /// Where an origin would keep its info that has this destination's store and sync path.
+    beside: InfoStore,
 }
 
 impl Destination {
     /// The role; nothing is contacted yet.
     pub fn new(settings: DestinationSettings, origin: &OriginSettings, num_buckets: u16) -> Destination {
         let origin_store = InfoStore::new(store::open(&origin.store), &origin.sync_path, Role::Origin);
-        let store = InfoStore::new(store::open(&settings.store), &settings.sync_path, Role::Destination);
+        let open = |role| InfoStore::new(store::open(&settings.store), &settings.sync_path, role);
+        let (store, beside) = (open(Role::Destination), open(Role::Origin));
         Destination {
             origin: Vault::new(VaultSettings {
                 connections: settings.num_workers,
                 ..origin.vault.clone()
             }),
             origin_mounts: origin.mounts.clone(),
+            fingerprint_key: origin.fingerprint_key.clone(),
             vault: Vault::new(settings.vault.clone()),
             settings,
             num_buckets,
             origin_store,
             store,
+            beside,
         }
     }
 
@@ -79,34 +86,65 @@ impl Destination {
         &self.vault
     }
 
+    /// Both, for keeping their tokens alive.
+    pub fn vaults(&self) -> [&Vault; 2] {
+        [&self.origin, &self.vault]
+    }
+
     /// The destination's store.
     pub fn store(&self) -> &InfoStore {
         &self.store
     }
 
-    /// Keeps other writers of this role's info away.
+    /// Keeps other writers of this role's info away; `stands_by` is called when that means to wait for one.
     ///
     /// # Errors
     /// [`Kind::Conflict`] if another one holds it until the scope ends.
-    pub fn lock(&self, scope: &Scope) -> Result<Lock> {
-        self.store.lock(scope)
+    pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
+        self.store.lock(scope, stands_by)
     }
 
-    /// The destination's data paths as configured; `None` if they are the origin's and only its sync info tells them.
-    pub fn mounts(&self) -> Option<&[String]> {
-        let configured = self.settings.mounts.as_deref();
-        configured.or(Some(&self.origin_mounts[..]).filter(|mounts| !mounts.is_empty()))
+    /// The destination's data paths: as configured or else the origin's, and of policies and roles those that the origin has
+    /// and that are wanted here. `None` if they are the origin's and neither the config nor its `meta` tells them.
+    pub fn data_paths(&self, origin: Option<&Meta>) -> Option<Vec<String>> {
+        let of_meta = |meta: &Meta| meta.data_paths.iter().map(|data_path| data_path.path.clone()).collect();
+        let of_origin: Option<Vec<String>> = origin.map(of_meta);
+        let in_config = Some(&self.origin_mounts).filter(|mounts| !mounts.is_empty());
+        let mounts = self.settings.mounts.as_ref().or(in_config).or(of_origin.as_ref())?;
+        let of_origin = of_origin.as_ref().unwrap_or(&self.origin_mounts);
+        let mut paths: Vec<String> = mounts.iter().filter(|path| !is_of_names(path)).cloned().collect();
+        let is_wanted = |path: &&String| is_of_names(path) && self.settings.filter.reaches(path);
+        paths.extend(of_origin.iter().filter(is_wanted).cloned());
+        Some(paths)
     }
 
-    /// Looks at the destination's server and at what the token may do there.
+    /// Looks at the destination's server and at what the token may do there. Mounts that are missing are created, or
+    /// only foreseen, as `options` says; `origin` tells what the origin has.
     ///
     /// # Errors
     /// Fatal where the configuration or a policy has to change.
-    pub fn place(&self, scope: &Scope, mounts: &[String]) -> Result<Place> {
-        let place = Place::look(&self.vault, scope, mounts)?;
+    pub fn place(
+        &self,
+        scope: &Scope,
+        mounts: &[String],
+        options: Options,
+        origin: &dyn Fn() -> Result<Option<Meta>>,
+    ) -> Result<Place> {
         let session = self.vault.within(scope);
+        let reserve = options.reserve(self.settings.tick);
+        let missing = Mounts {
+            are_created: self.settings.create_mounts,
+            is_dry: options.dry_run,
+            origin,
+        };
+        let resolve = |path: &str| missing.resolve(session, scope, path);
+        let place = Place::of_destination(session, mounts, reserve, &resolve)?;
         ensure_rights(session, &place.data_paths, |engine, folder| {
-            engine.writing_rights(folder)
+            let mut rights = engine.writing_rights(folder);
+            if self.settings.versions == Versions::All {
+                rights.extend(engine.history_rights(folder));
+            }
+            rights
         })?;
         Ok(place)
     }
@@ -120,32 +158,45 @@ impl Destination {
         ensure_held(self.origin.within(scope), rights)
     }
 
+    /// Checks that the key of the origin's fingerprints is the one that its info was made with, if there are any.
+    ///
+    /// # Errors
+    /// Fatal if it is needed and not given.
+    pub fn ensure_fingerprint_key(&self, meta: &Meta) -> Result<()> {
+        fingerprints::key_for(self.fingerprint_key.as_ref(), meta).map(drop)
+    }
+
     /// Runs one cycle, against the origin's stored info, or against what a dry run has just found.
     pub fn cycle(&self, scope: &Scope, options: Options, found: Option<&Found>) -> Report {
         let scope = scope.within(self.settings.timeout);
-        let servers = Servers {
+        self.conduct(&scope, |run, report| self.work(run, options, report, found))
+    }
+
+    /// The HTTP clients, for interrupting.
+    pub fn clients(&self) -> Vec<&Http> {
+        self.servers().clients()
+    }
+
+    fn servers(&self) -> Servers<'_> {
+        Servers {
             origin_vault: &self.origin,
             destination_vault: Some(&self.vault),
-            stores: vec![&self.origin_store, &self.store],
-        };
-        let report = Report::begin(Role::Destination, &self.settings.name);
-        conduct(report, &scope, &servers, |run, report| {
-            self.work(run, options, report, found)
-        })
+            stores: vec![&self.origin_store, &self.store, &self.beside],
+        }
     }
 
     fn work(&self, run: &Run, options: Options, report: &mut Report, found: Option<&Found>) -> Result<Outcome> {
-        let context = || format!("destination {}", self.settings.name);
-        let place = self
-            .place(run.scope, &self.known_mounts(run, found)?)
-            .context(context)?;
-        let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
-        own.settle(&place, &self.settings, options.dry_run)?;
-        self.origin
-            .within(run.scope)
-            .keep_token()
-            .context(|| "the origin's token")?;
-        let Planned { mut plan, rules } = self.plan(&own, &place, options, found)?;
+        let Prepared { place, own, planned } = self.prepare(run, options, found, Purpose::Writing)?;
+        let Planned {
+            mut plan,
+            rules,
+            index,
+            active,
+            crossings,
+            ..
+        } = planned;
+        crossings.report(run);
+        report.origin_index = Some(index);
         for refused in plan.refused.drain(..) {
             Tally::add(&run.tally.stuck, u64::from(refused.is_known));
             run.failed(&refused.path, refused.error);
@@ -161,30 +212,118 @@ impl Destination {
         let unloaded = own.unloaded_counts()?;
         let outcome = match options.dry_run {
             true => Outcome::DryRun,
-            false => self.carry_out(run, (&own, &unloaded), (&place, &rules), plan)?,
+            false => self.carry_out(run, (&own, &unloaded), (&place, &rules, active), plan)?,
         };
-        self.report_orphans(run, &own);
+        report_orphans(run, &own);
         run.tally
             .paths
             .store(unloaded.values().sum::<u64>() + own.info.paths(), Ordering::Relaxed);
         Ok(outcome)
     }
 
-    fn known_mounts(&self, run: &Run, found: Option<&Found>) -> Result<Vec<String>> {
-        let of = |meta: &Meta| meta.data_paths.iter().map(|data_path| data_path.path.clone()).collect();
-        match (self.mounts(), found) {
-            (Some(mounts), _) => Ok(mounts.to_vec()),
-            (None, Some(found)) => Ok(of(&found.meta)),
-            (None, None) => self
-                .origin_store
-                .consistent(run.scope, |snapshot| Ok(of(&snapshot.meta))),
+    /// Runs `body` as a cycle is run: its problems have a listener, its requests are counted, and cut when it ends.
+    pub(crate) fn conduct(&self, scope: &Scope, body: impl FnOnce(&Run, &mut Report) -> Result<Outcome>) -> Report {
+        let report = Report::begin(Role::Destination, &self.settings.name);
+        conduct(report, scope, &self.servers(), body)
+    }
+
+    /// Looks at both ends and makes the plan; nothing has been done of it. In a dry run nothing is written.
+    ///
+    /// # Errors
+    /// Whatever would fail the cycle before its first task.
+    pub(crate) fn prepare<'a>(
+        &'a self,
+        run: &'a Run,
+        options: Options,
+        found: Option<&Found>,
+        purpose: Purpose,
+    ) -> Result<Prepared<'a>> {
+        let context = || format!("destination {}", self.settings.name);
+        let reserve = options.reserve(self.settings.tick);
+        let first = match found {
+            Some(_) => None,
+            None => self.first_look(run.scope)?,
+        };
+        let meta = found
+            .map(|found| &found.meta)
+            .or(first.as_ref().map(|first| &first.meta));
+        let Some(data_paths) = self.data_paths(meta) else {
+            // What keeps the origin's info from being read says why.
+            self.origin_store.consistent(run.scope, None, |_| Ok(()))?;
+            return fail(
+                Kind::Conflict,
+                "the origin's sync info was not there a moment ago; the next cycle takes it",
+            );
+        };
+        let place = match purpose {
+            Purpose::Writing => self.own_place(run, options, (&data_paths, meta)),
+            Purpose::Reading => {
+                let session = self.vault.within(run.scope);
+                let resolve = |path: &str| DataPath::resolve(session, path);
+                Place::of_destination(session, &data_paths, reserve, &resolve)
+            }
+        };
+        let place = place.context(context)?;
+        let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
+        if own.own.borrow().index.is_none() {
+            ensure_no_origin(&self.beside, run.scope, &place)?;
+        }
+        own.settle(&place, &self.settings, options.dry_run)?;
+        self.origin
+            .within(run.scope)
+            .keep_token(reserve)
+            .context(|| "the origin's token")?;
+        let planned = self.plan(&own, &place, options, (found, first))?;
+        Ok(Prepared { place, own, planned })
+    }
+
+    /// Carries out a part of the plan that was prepared, and saves what was done.
+    ///
+    /// # Errors
+    /// If it ended before it was through.
+    pub(crate) fn mend(&self, run: &Run, prepared: Prepared, mut plan: Plan, options: Options) -> Result<Outcome> {
+        let Prepared { place, own, planned } = prepared;
+        if self.settings.ignore_deletes {
+            plan.spare_copies();
+        }
+        self.hold_back(run, &own, &mut plan, options)?;
+        let unloaded = own.unloaded_counts()?;
+        self.carry_out(run, (&own, &unloaded), (&place, &planned.rules, planned.active), plan)
+    }
+
+    fn own_place(&self, run: &Run, options: Options, (data_paths, meta): (&[String], Option<&Meta>)) -> Result<Place> {
+        let place = self.place(run.scope, data_paths, options, &|| Ok(meta.cloned()))?;
+        for missing in place.data_paths.iter().filter(|data_path| data_path.is_planned) {
+            let why = format!(
+                "the mount {} of the data path {} is missing; a cycle creates it",
+                missing.mount.path, missing.configured
+            );
+            run.warn(None, Error::new(Kind::Refused, why));
+        }
+        Ok(place)
+    }
+
+    /// The origin's index and `meta` before anything else, since `meta` says which policies and roles there are. That they
+    /// can't be used is for whoever needs them to say.
+    fn first_look<'a>(&'a self, scope: &'a Scope) -> Result<Option<Snapshot<'a>>> {
+        match self.origin_store.snapshot(scope) {
+            Ok(first) => Ok(Some(first)),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Corrupt) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    fn plan(&self, own: &OwnInfo, place: &Place, options: Options, found: Option<&Found>) -> Result<Planned> {
+    fn plan(
+        &self,
+        own: &OwnInfo,
+        place: &Place,
+        options: Options,
+        (found, first): (Option<&Found>, Option<Snapshot>),
+    ) -> Result<Planned> {
         let planner = Planner {
             settings: &self.settings,
             place,
+            routes: Routes::new(&self.settings.transforms, &place.meta_data_paths()),
             info: &own.info,
             load: &|n| own.load(n),
             full: options.full,
@@ -192,13 +331,23 @@ impl Destination {
         };
         let plan = |origin: &OriginInfo| {
             ensure_apart(origin.meta(), place)?;
-            let plan = planner.plan(origin)?;
-            if !(plan.writes.is_empty() && plan.deletes.is_empty()) {
-                self.ensure_origin(own.scope(), origin.meta())?;
+            let mut rules = OriginRules::new(origin.meta())?;
+            if let Some(key) = fingerprints::key_for(self.fingerprint_key.as_ref(), origin.meta())? {
+                rules.set_key(&key);
             }
+            let plan = planner.plan(origin)?;
+            let active = match plan.writes.is_empty() && plan.deletes.is_empty() {
+                true => None,
+                false => Some(self.ensure_origin(own.scope(), origin.meta())?),
+            };
             Ok(Planned {
+                crossings: Crossings::find(origin.meta(), place, &plan),
                 plan,
-                rules: OriginRules::new(origin.meta())?,
+                active,
+                rules,
+                saved_at: origin.meta().saved_at.clone(),
+                origin_mounts: configured(origin.meta()),
+                index: origin.index().hash(),
             })
         };
         match found {
@@ -206,17 +355,17 @@ impl Destination {
             None => {
                 let scope = own.scope();
                 self.origin_store
-                    .consistent(scope, |snapshot| plan(&OriginInfo::Stored(snapshot)))
+                    .consistent(scope, first, |snapshot| plan(&OriginInfo::Stored(snapshot)))
             }
         }
     }
 
     /// Checks that the Vault to read from is the one that the origin's info is of: another one's secrets of the same
-    /// names, or their absence, mean nothing.
-    fn ensure_origin(&self, scope: &Scope, meta: &Meta) -> Result<()> {
-        let health = self.origin.within(scope).health()?;
-        if health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace {
-            return Ok(());
+    /// names, or their absence, mean nothing. From now on it is asked at its active node.
+    fn ensure_origin(&self, scope: &Scope, meta: &Meta) -> Result<Active> {
+        let active = self.origin.within(scope).find_active().context(|| "origin")?;
+        if active.health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace {
+            return Ok(active);
         }
         let why = format!(
             "{} is another Vault, or another namespace, than the one that the origin's sync info is of; correct \
@@ -226,23 +375,33 @@ impl Destination {
         fail(Kind::Config, why)
     }
 
-    /// Takes the deletes out of the plan if they are suspiciously many.
-    fn hold_back(&self, run: &Run, own: &OwnInfo, plan: &mut Plan, options: Options) -> Result<()> {
+    /// How many deletes are to be held back since they are suspiciously many, and of how many secrets known here.
+    ///
+    /// # Errors
+    /// If the store doesn't answer.
+    pub(crate) fn held_back(&self, own: &OwnInfo, plan: &Plan, options: Options) -> Result<Option<(u64, u64)>> {
         let deletes = plan.deletes_of_copies();
         if deletes == 0 || options.allow_mass_delete {
-            return Ok(());
+            return Ok(None);
         }
         let known = own.known()?;
-        if self.settings.max_deletes.exceeded(deletes, known) {
-            plan.spare_copies();
-            Tally::add(&run.tally.held, deletes);
-            Tally::add(&run.tally.stuck, deletes);
-            let why = format!(
-                "{deletes} deletes are held back: more than maxDeletes allows of the {known} secrets known here; if they are \
-                 meant, run once with --allow-mass-delete (--dry-run lists them)"
-            );
-            run.warn(None, Error::new(Kind::Refused, why));
-        }
+        let is_exceeded = self.settings.max_deletes.exceeded(deletes, known);
+        Ok(is_exceeded.then_some((deletes, known)))
+    }
+
+    /// Takes the deletes out of the plan if they are suspiciously many.
+    fn hold_back(&self, run: &Run, own: &OwnInfo, plan: &mut Plan, options: Options) -> Result<()> {
+        let Some((deletes, known)) = self.held_back(own, plan, options)? else {
+            return Ok(());
+        };
+        plan.spare_copies();
+        Tally::add(&run.tally.held, deletes);
+        Tally::add(&run.tally.stuck, deletes);
+        let why = format!(
+            "{deletes} deletes are held back: more than maxDeletes allows of the {known} secrets known here; if they are \
+             meant, run once with --allow-mass-delete (--dry-run lists them)"
+        );
+        run.warn(None, Error::new(Kind::Refused, why));
         Ok(())
     }
 
@@ -250,7 +409,7 @@ impl Destination {
         &self,
         run: &Run,
         (own, unloaded): (&OwnInfo, &BTreeMap<SecretType, u64>),
-        (place, rules): (&Place, &OriginRules),
+        (place, rules, active): (&Place, &OriginRules, Option<Active>),
         plan: Plan,
     ) -> Result<Outcome> {
         let info = &own.info;
@@ -271,6 +430,7 @@ impl Destination {
                 run,
                 origin: &self.origin,
                 rules,
+                active,
                 vault: &self.vault,
                 place,
                 info,
@@ -291,21 +451,6 @@ impl Destination {
         })
     }
 
-    fn report_orphans(&self, run: &Run, own: &OwnInfo) {
-        let places = own.orphans();
-        Tally::add(&run.tally.orphans, places.len() as u64);
-        if !places.is_empty() {
-            let named: Vec<&str> = places.iter().take(NAMED_ORPHANS).map(String::as_str).collect();
-            let why = format!(
-                "{} copies are kept that a change of rules left behind ({}{}); --prune removes them",
-                places.len(),
-                named.join(", "),
-                if places.len() > NAMED_ORPHANS { ", ..." } else { "" }
-            );
-            run.warn(None, Error::new(Kind::Refused, why));
-        }
-    }
-
     fn meta(&self, place: &Place, info: &SyncInfo, unloaded: &BTreeMap<SecretType, u64>) -> Meta {
         // Before the counts, so that counts of another moment are seen to be that.
         let index = info.reindex().hash().to_string();
@@ -322,33 +467,14 @@ impl Destination {
             data_paths: place.meta_data_paths(),
             include: self.settings.filter.include().to_vec(),
             exclude: self.settings.filter.exclude().to_vec(),
+            policies: self.settings.filter.policies().map(<[String]>::to_vec),
+            approles: self.settings.filter.approles().map(<[String]>::to_vec),
+            fingerprint_check: None,
             transforms: self.settings.transforms.rules().to_vec(),
+            versions: self.settings.versions,
             counts,
             saved_at: time::now(),
             index,
         }
     }
-}
-
-/// What a dry run would have done, in numbers.
-fn count_tasks(tally: &Tally, plan: &Plan) {
-    let of = |operation| plan.writes.iter().filter(|write| write.operation == operation).count() as u64;
-    Tally::add(&tally.added, of(Operation::Add));
-    Tally::add(&tally.updated, of(Operation::Update));
-    Tally::add(&tally.deleted, plan.deletes.len() as u64);
-}
-
-/// The plan as a dry run lists it.
-fn tasks(plan: &Plan) -> Vec<ReportedTask> {
-    let write = |write: &Write| ReportedTask {
-        operation: write.operation,
-        path: write.path.clone(),
-        destination: Some(write.place().to_string()),
-    };
-    let deletes = plan.deletes.iter().map(|delete| ReportedTask {
-        operation: Operation::Delete,
-        path: delete.path.clone(),
-        destination: Some(delete.place.clone()),
-    });
-    plan.writes.iter().map(write).chain(deletes).collect()
 }

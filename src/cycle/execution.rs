@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::identity::Place;
-use super::plan::{Delete, OriginRules, Plan, Reason, Write, is_unsynced, unsynced};
+use super::identity::{Place, ensure_still_active};
+use super::plan::{Delete, OriginRules, Plan, Reason, Write, is_unsynced, unlike_any, unsynced};
 use super::report::Tally;
 use super::saver::Signal;
 use super::workers;
 use super::{Problem, Run, reach};
 use crate::config::DestinationSettings;
-use crate::engine::{DataPath, Expected, Fetched, Presence, holder};
+use crate::engine::{DataPath, Expected, Fetched, Presence, Secret, Stored, holder};
 use crate::error::{Context, Error, Kind, Result, fail};
-use crate::sync_info::{Insight, Operation, SyncInfo};
-use crate::vault::Vault;
+use crate::sync_info::{Insight, Operation, SyncInfo, Versions};
+use crate::vault::{Active, Vault};
 
 /// After this many tasks what has been done is saved.
 const CHECKPOINT_AFTER: u64 = 1000;
@@ -31,6 +31,8 @@ pub struct Execution<'a> {
     pub origin: &'a Vault,
     /// How they are read there.
     pub rules: &'a OriginRules,
+    /// Its active node, when the plan was made.
+    pub active: Option<Active>,
     /// Where they are written.
     pub vault: &'a Vault,
     /// How they are written there.
@@ -95,6 +97,7 @@ impl Execution<'_> {
                 },
             );
             self.run.check()?;
+            ensure_still_active(self.origin.within(self.run.scope), self.active.as_ref())?;
             let confirmed = confirmed.into_inner().unwrap_or_else(PoisonError::into_inner);
             self.announce(&confirmed, occupied)?;
             workers::run(
@@ -118,8 +121,7 @@ impl Execution<'_> {
             return Ok(());
         }
         for delete in removed {
-            self.info
-                .update(&delete.path, |known| Some(Insight { version: 0, ..known? }))?;
+            self.info.update(&delete.path, |known| known.map(unlike_any))?;
         }
         let (done, saved) = bounded(1);
         let is_sent = self.run.scope.send(self.save, Signal::Before(done));
@@ -154,14 +156,6 @@ impl Execution<'_> {
 
     /// Copies one secret; `false` if the origin says at this moment that it is gone.
     fn copy(&self, write: &Write) -> Result<bool> {
-        let Some(engine) = self.rules.engine(&write.path) else {
-            return fail(Kind::Refused, "it lies in none of the origin's data paths");
-        };
-        let (secret, read) = match engine.fetch(self.origin.within(self.run.scope), &write.path) {
-            Ok(Fetched::Live(secret, insight)) => (secret, insight),
-            Ok(Fetched::Gone) => return Ok(false),
-            Err(error) => return Err(error.context("read it at the origin")),
-        };
         let place = write.place();
         let Some(data_path) = holder(&self.place.data_paths, place) else {
             return fail(
@@ -171,18 +165,39 @@ impl Execution<'_> {
         };
         let expected = match write.operation {
             Operation::Add => self.folders.expect(self, data_path, place),
-            Operation::Update | Operation::Delete => Expected::Unknown,
+            Operation::Update | Operation::Delete => Expected::Copied(write.copied),
         };
-        let session = self.vault.within(self.run.scope);
-        data_path
-            .engine
-            .store(session, place, &secret, expected)
-            .context(|| format!("write it to {place} at the destination"))?;
+        let store = |secret: &Secret, expected| {
+            let stored = data_path
+                .engine
+                .store(self.vault.within(self.run.scope), place, secret, expected);
+            stored.context(|| format!("write it to {place} at the destination"))
+        };
+        let mut is_whole = write.is_whole || self.settings.versions == Versions::All;
+        let Some((mut secret, mut read)) = self.fetch(write, is_whole)? else {
+            return Ok(false);
+        };
+        let mut stored = store(&secret, expected)?;
+        if stored == Stored::Incomplete {
+            is_whole = true;
+            match self.fetch(write, is_whole)? {
+                Some(whole) => (secret, read) = whole,
+                None => return Ok(false),
+            }
+            stored = store(&secret, Expected::Copied(write.copied))?;
+        }
+        if let Stored::Remarked(remarks) = stored {
+            for remark in remarks {
+                self.run.warn(Some(&write.path), Error::new(Kind::Refused, remark));
+            }
+        }
+        if let Some(loss) = data_path.engine.loses(&secret) {
+            self.run.warn(Some(&write.path), Error::new(Kind::Refused, loss));
+        }
         // If it changed since the origin's cycle, what was copied is what is remembered.
-        let insight = if read.version == write.insight.version {
-            write.insight.clone()
-        } else {
-            read
+        let insight = match is_whole && read.version > 0 {
+            true => read,
+            false => write.insight.or_as_read(read),
         };
         self.info.update(&write.path, |known| {
             let mut orphans = known.map(|known| known.orphans).unwrap_or_default();
@@ -190,6 +205,22 @@ impl Execution<'_> {
             Some(Insight { orphans, ..insight })
         })?;
         Ok(true)
+    }
+
+    /// Reads a secret at the origin; `None` if it is gone at this moment.
+    fn fetch(&self, write: &Write, is_whole: bool) -> Result<Option<(Secret, Insight)>> {
+        let Some(engine) = self.rules.engine(&write.path) else {
+            return fail(Kind::Refused, "it lies in none of the origin's data paths");
+        };
+        let session = self.origin.within(self.run.scope);
+        let fetched = match is_whole {
+            true => engine.fetch_whole(session, &write.path, self.settings.versions),
+            false => engine.fetch(session, &write.path),
+        };
+        match fetched.context(|| "read it at the origin")? {
+            Fetched::Live(secret, insight) => Ok(Some((secret, insight))),
+            Fetched::Gone => Ok(None),
+        }
     }
 
     /// Whether a delete may be carried out.

@@ -4,20 +4,27 @@
 //! first that reaches further than one secret. Whoever is left then stops by itself: nothing blocks without watching
 //! the cycle's scope, and requests in flight are cut.
 
+mod cause;
 mod destination;
 mod execution;
+mod fingerprints;
 mod identity;
+mod listing;
+mod mounts;
 mod origin;
 mod own_info;
 mod plan;
+mod prepared;
+mod preview;
 mod report;
+mod routes;
 mod saver;
-mod workers;
+pub(crate) mod workers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -28,12 +35,18 @@ use crate::store::InfoStore;
 use crate::sync_info::{Meta, SyncInfo};
 use crate::vault::Vault;
 
+pub use cause::Cause;
 pub use destination::Destination;
 pub use identity::{Place, ensure_apart};
+pub(crate) use listing::{Job, feed};
 pub use origin::Origin;
+pub(crate) use plan::{Delete, OriginRules, Plan, Reason, Write, is_unsynced};
+pub(crate) use prepared::{Planned, Prepared, Purpose};
+pub use preview::{Action, Change};
 pub use report::{Outcome, Report, ReportedError, ReportedTask, Requests, worst_exit_code};
 
-use report::Tally;
+pub(crate) use report::Tally;
+pub(crate) use routes::Routes;
 
 /// What the user asked for beside the configuration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +59,16 @@ pub struct Options {
     pub full: bool,
     /// Remove what rule changes left behind.
     pub prune: bool,
+    /// Further cycles follow this one.
+    pub repeats: bool,
+}
+
+impl Options {
+    /// The life that a token which nothing can prolong must have left: another cycle has to begin, and the next one
+    /// after that, before it can be the last.
+    pub fn reserve(&self, tick: Duration) -> Option<Duration> {
+        self.repeats.then_some(2 * tick)
+    }
 }
 
 /// What an origin's cycle found, for a destination's dry run.
@@ -57,7 +80,7 @@ pub struct Found {
 }
 
 /// Something that went wrong.
-struct Problem {
+pub(crate) struct Problem {
     /// The origin path it is about.
     path: Option<Box<str>>,
     error: Error,
@@ -66,16 +89,18 @@ struct Problem {
 }
 
 /// What every thread of a cycle is given.
-struct Run<'a> {
-    scope: &'a Scope,
-    tally: &'a Tally,
+pub(crate) struct Run<'a> {
+    /// Until when the cycle may last.
+    pub scope: &'a Scope,
+    /// What it counts.
+    pub tally: &'a Tally,
     problems: Sender<Problem>,
     ended: &'a AtomicBool,
 }
 
 impl Run<'_> {
     /// `Ok` while the cycle may go on.
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.ended.load(Ordering::Acquire) {
             return fail(Kind::Stopped, "the cycle was ended by an error");
         }
@@ -84,7 +109,7 @@ impl Run<'_> {
 
     /// Reports that `path` could not be synced, or that the cycle can't go on if the error reaches that far: then it
     /// is no secret's failure.
-    fn failed(&self, path: &str, error: Error) {
+    pub fn failed(&self, path: &str, error: Error) {
         let level = reach(error.kind());
         let error = error.raised(level);
         self.report(Problem {
@@ -95,7 +120,7 @@ impl Run<'_> {
     }
 
     /// Reports something that the user should see and that failed no secret.
-    fn warn(&self, path: Option<&str>, error: Error) {
+    pub fn warn(&self, path: Option<&str>, error: Error) {
         self.report(Problem {
             path: path.map(Into::into),
             error,
@@ -104,7 +129,7 @@ impl Run<'_> {
     }
 
     /// Reports an error that ends the cycle.
-    fn end(&self, error: Error) {
+    pub fn end(&self, error: Error) {
         self.report(Problem {
             path: None,
             error: error.raised(Level::Cycle),
@@ -123,7 +148,7 @@ impl Run<'_> {
 
 /// How far an error of this kind reaches when it happens to one secret: a server that is away, or a lost token, is
 /// everybody's problem.
-fn reach(kind: Kind) -> Level {
+pub(crate) fn reach(kind: Kind) -> Level {
     match kind {
         Kind::Unreachable | Kind::Sealed | Kind::Limited | Kind::Timeout | Kind::BadToken => Level::Cycle,
         Kind::Stopped | Kind::Panic | Kind::File => Level::Cycle,
@@ -139,8 +164,8 @@ struct Servers<'a> {
     stores: Vec<&'a InfoStore>,
 }
 
-impl Servers<'_> {
-    fn clients(&self) -> Vec<&Http> {
+impl<'a> Servers<'a> {
+    fn clients(&self) -> Vec<&'a Http> {
         let vaults = [Some(self.origin_vault), self.destination_vault];
         let vaults = vaults.into_iter().flatten().map(Vault::http);
         vaults
@@ -168,6 +193,11 @@ fn conduct(
     let before = servers.requests();
     let clients = servers.clients();
     http::revive(&clients);
+    // Last time's active node need not be this time's.
+    servers
+        .origin_vault
+        .http()
+        .lead_to(servers.origin_vault.http().address());
     let (tally, ended) = (Tally::default(), AtomicBool::new(false));
     let (stop, inner) = scope.child();
     let (problems, listening) = bounded(64);

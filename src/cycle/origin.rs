@@ -6,10 +6,13 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 
-use super::identity::{Place, ensure_rights};
+use super::fingerprints;
+use super::identity::{Place, ensure_rights, ensure_still_active};
+use super::listing::{Job, feed};
 use super::report::Tally;
 use super::saver::{self, Saver, Signal, signals};
 use super::workers::{self, Queue};
@@ -17,9 +20,10 @@ use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::OriginSettings;
 use crate::engine::{DataPath, Presence};
 use crate::error::{Context, Error, Kind, Level, Result, fail};
+use crate::http::Http;
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Lock, Own, Stored};
-use crate::sync_info::{FORMAT, Insight, Meta, Operation, Role, SyncInfo, compare};
+use crate::sync_info::{FORMAT, Index, Insight, Meta, Operation, Role, SyncInfo, Versions, compare};
 use crate::time;
 use crate::vault::Vault;
 
@@ -37,14 +41,6 @@ struct Previous {
     info: Option<SyncInfo>,
     /// Buckets that can't be read.
     lost: BTreeSet<usize>,
-}
-
-/// What a worker does.
-enum Job {
-    /// List a folder of the data path of this number.
-    List(usize, String),
-    /// Find out about a path of the data path of this number.
-    Look(usize, String),
 }
 
 impl Origin {
@@ -75,21 +71,25 @@ impl Origin {
         &self.store
     }
 
-    /// Keeps other writers of this role's info away.
+    /// Keeps other writers of this role's info away; `stands_by` is called when that means to wait for one.
     ///
     /// # Errors
     /// [`Kind::Conflict`] if another one holds it until the scope ends.
-    pub fn lock(&self, scope: &Scope) -> Result<Lock> {
-        self.store.lock(scope)
+    pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
+        self.store.lock(scope, stands_by)
     }
 
-    /// Looks at the server and at what the token may do there.
+    /// Looks at the server and at what the token may do there, and for how long: see [`Session::keep_token`].
     ///
     /// # Errors
     /// Fatal where the configuration or a policy has to change.
-    pub fn place(&self, scope: &Scope) -> Result<Place> {
-        let place = Place::look(&self.vault, scope, &self.settings.mounts)?;
+    ///
+    /// [`Session::keep_token`]: crate::vault::Session::keep_token
+    pub fn place(&self, scope: &Scope, reserve: Option<Duration>) -> Result<Place> {
         let session = self.vault.within(scope);
+        let mut place = Place::of_origin(session, &self.settings.mounts, reserve)?;
+        place.fingerprint_check =
+            fingerprints::give_key(self.settings.fingerprint_key.as_ref(), &mut place.data_paths)?;
         ensure_rights(session, &place.data_paths, |engine, folder| {
             engine.listing_rights(folder)
         })?;
@@ -99,25 +99,24 @@ impl Origin {
     /// Runs one cycle. What it found comes along in a dry run.
     pub fn cycle(&self, scope: &Scope, options: Options) -> (Report, Option<Found>) {
         let scope = scope.within(self.settings.timeout);
-        let servers = Servers {
-            origin_vault: &self.vault,
-            destination_vault: None,
-            stores: vec![&self.store],
-        };
         let mut found = None;
         let report = Report::begin(Role::Origin, &self.settings.name);
-        let report = conduct(report, &scope, &servers, |run, report| {
+        let report = conduct(report, &scope, &self.servers(), |run, report| {
             self.work(run, options, report, &mut found)
         });
         (report, found)
     }
 
     fn work(&self, run: &Run, options: Options, report: &mut Report, out: &mut Option<Found>) -> Result<Outcome> {
-        let place = self.place(run.scope).context(|| "origin")?;
+        let reserve = options.reserve(self.settings.tick);
+        let place = self.place(run.scope, reserve).context(|| "origin")?;
         let mut own = self.store.own(run.scope)?;
+        self.ensure_own_name(own.meta.as_ref())?;
+        fingerprints::ensure_same(own.meta.as_ref(), place.fingerprint_check.as_ref(), options.full)?;
         let previous = self.load_previous(run, &mut own)?;
         if !options.allow_mass_delete {
             ensure_same_mounts(own.meta.as_ref(), &place.data_paths)?;
+            ensure_same_vault(own.meta.as_ref(), &place)?;
         }
         let info = SyncInfo::empty(self.num_buckets);
         let meta = || self.meta(&place, &info);
@@ -133,6 +132,7 @@ impl Origin {
             let saver = threads.spawn(move || saver.run(run, &waiting));
             self.collect(run, &place.data_paths, &previous, &info);
             run.check()?;
+            ensure_still_active(self.vault.within(run.scope), place.active.as_ref())?;
             if !options.allow_mass_delete {
                 self.ensure_not_emptied(&place.data_paths, &previous, &info)?;
             }
@@ -150,7 +150,36 @@ impl Origin {
             *out = Some(Found { info, meta });
             return Ok(Outcome::DryRun);
         }
+        report.origin_index = own.index.as_ref().map(Index::hash);
         Ok(report.result)
+    }
+
+    /// The HTTP clients, for interrupting.
+    pub fn clients(&self) -> Vec<&Http> {
+        self.servers().clients()
+    }
+
+    fn servers(&self) -> Servers<'_> {
+        Servers {
+            origin_vault: &self.vault,
+            destination_vault: None,
+            stores: vec![&self.store],
+        }
+    }
+
+    /// Two origins that share a sync path would take each other's secrets for deleted.
+    fn ensure_own_name(&self, known: Option<&Meta>) -> Result<()> {
+        let Some(other) = known.filter(|meta| meta.name != self.settings.name) else {
+            return Ok(());
+        };
+        let why = format!(
+            "the sync info in {} is that of the origin {}, not of {}: give every origin a syncPath of its own; or, if it is \
+             only the name that has changed, take that back or remove the key `meta` there",
+            self.store.place(),
+            other.name,
+            self.settings.name
+        );
+        fail(Kind::Corrupt, why).map_err(Error::fatal)
     }
 
     /// Lists every folder and looks at every path, in parallel.
@@ -182,7 +211,7 @@ impl Origin {
 
     fn look(&self, run: &Run, data_path: &DataPath, path: &str, (previous, info): (&Previous, &SyncInfo)) {
         let insight = match data_path.engine.insight(self.vault.within(run.scope), path) {
-            Ok(Presence::Present(insight)) => Ok(Some(insight)),
+            Ok(Presence::Present(insight)) => Ok(Some(previous.dated(path, insight))),
             Ok(Presence::Deleted) => Ok(None),
             // It was in the listing a moment ago: the next cycle decides.
             Ok(Presence::Absent) => previous.insight(path),
@@ -276,7 +305,11 @@ impl Origin {
             data_paths: place.meta_data_paths(),
             include: self.settings.filter.include().to_vec(),
             exclude: self.settings.filter.exclude().to_vec(),
+            policies: self.settings.filter.policies().map(<[String]>::to_vec),
+            approles: self.settings.filter.approles().map(<[String]>::to_vec),
+            fingerprint_check: place.fingerprint_check,
             transforms: Vec::new(),
+            versions: Versions::Latest,
             counts: info.counts(),
             saved_at: time::now(),
             index,
@@ -285,6 +318,16 @@ impl Origin {
 }
 
 impl Previous {
+    /// The insight with the time at which this state was first seen, where the engine knows none. If what was known is lost,
+    /// it is seen for the first time: destinations compare it and adopt it.
+    fn dated(&self, path: &str, insight: Insight) -> Insight {
+        if !insight.update_time.is_empty() {
+            return insight;
+        }
+        let before = self.insight(path).ok().flatten();
+        insight.dated(before.as_ref(), time::now)
+    }
+
     /// The insight that `path` had.
     ///
     /// # Errors
@@ -298,64 +341,6 @@ impl Previous {
             return fail(Kind::Corrupt, why);
         }
         info.get(path)
-    }
-}
-
-/// Listings that are under way while there are still paths to look at: enough that these never run out.
-const LISTINGS_AHEAD: usize = 2;
-
-/// What is still to be sent. Paths mostly go before folders, so that what waits stays small.
-struct Pending {
-    folders: Vec<Job>,
-    paths: Vec<Job>,
-    /// Listings that a worker has and has not answered yet.
-    listing: usize,
-}
-
-impl Pending {
-    fn take(&mut self, listed: Vec<Job>) {
-        self.listing -= 1;
-        for job in listed {
-            match job {
-                Job::List(..) => self.folders.push(job),
-                Job::Look(..) => self.paths.push(job),
-            }
-        }
-    }
-
-    /// A folder, if it is a folder's turn.
-    fn folder(&mut self) -> Option<Job> {
-        let is_folders_turn = self.paths.is_empty() || self.listing < LISTINGS_AHEAD;
-        let folder = self.folders.pop_if(|_| is_folders_turn)?;
-        self.listing += 1;
-        Some(folder)
-    }
-}
-
-/// Sends the data paths' folders and then whatever is found in them, until no listing is under way any more.
-fn feed(run: &Run, queue: &Queue<Job>, data_paths: &[DataPath], listings: &Receiver<Vec<Job>>) {
-    let root = |(number, data_path): (usize, &DataPath)| Job::List(number, data_path.folder.clone());
-    let mut pending = Pending {
-        folders: data_paths.iter().enumerate().map(root).collect(),
-        paths: Vec::new(),
-        listing: 0,
-    };
-    loop {
-        while let Ok(listed) = listings.try_recv() {
-            pending.take(listed);
-        }
-        let goes_on = if let Some(folder) = pending.folder() {
-            queue.send_all([folder])
-        } else if !pending.paths.is_empty() {
-            queue.send_some(&mut pending.paths)
-        } else if pending.listing > 0 {
-            run.scope.receive(listings).map(|listed| pending.take(listed)).is_some()
-        } else {
-            false
-        };
-        if !goes_on {
-            return;
-        }
     }
 }
 
@@ -374,6 +359,19 @@ fn ensure_same_mounts(known: Option<&Meta>, data_paths: &[DataPath]) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Another Vault's secrets say nothing of what became of the former one's.
+fn ensure_same_vault(known: Option<&Meta>, place: &Place) -> Result<()> {
+    let is_other = |known: &&Meta| known.cluster_id != place.cluster_id || known.namespace != place.namespace;
+    match known.filter(is_other) {
+        None => Ok(()),
+        Some(_) => fail(
+            Kind::Refused,
+            "the origin is another Vault, or another namespace, than before: are origin and destination swapped? if that is \
+             meant, run once with --allow-mass-delete",
+        ),
+    }
 }
 
 /// Counts what differs from the last cycle's info, and lists it for a dry run.

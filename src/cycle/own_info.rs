@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use super::Run;
 use super::identity::Place;
-use super::plan::{is_unsynced, unsynced};
+use super::plan::{is_unsynced, unlike_any, unsynced};
+use super::routes::Routes;
 use crate::config::DestinationSettings;
-use crate::engine;
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::scope::Scope;
 use crate::store::{InfoStore, Own, Stored};
-use crate::sync_info::{Bucket, Insight, Meta, MetaDataPath, SecretType, SyncInfo};
+use crate::sync_info::{Bucket, Insight, Meta, MetaDataPath, SecretType, SyncInfo, Versions};
 use crate::time;
 use crate::transform::Transforms;
 
@@ -212,7 +212,10 @@ impl<'a> OwnInfo<'a> {
         let Some(meta) = self.own.borrow().meta.clone() else {
             return Ok(());
         };
-        let changes = Changes::since(&meta, place, settings)?;
+        let old_transforms = Transforms::new(meta.transforms.clone())
+            .context(|| "the transforms in the stored meta")
+            .map_err(Error::fatal)?;
+        let changes = Changes::since(&meta, &old_transforms, place, settings);
         if self.own.borrow().index.is_none() || !changes.any() {
             return Ok(());
         }
@@ -249,38 +252,50 @@ impl<'a> OwnInfo<'a> {
 /// What is different from when the info was saved.
 struct Changes<'a> {
     is_other_server: bool,
-    /// What paths in mounts that were made anew, or are known for the first time, begin with.
+    /// Mounts that were made anew or upgraded, or are known for the first time.
     new_mounts: Vec<String>,
-    old_transforms: Transforms,
+    old_routes: Routes<'a>,
+    routes: Routes<'a>,
     has_new_rules: bool,
+    /// All versions are wanted, and were not before.
+    wants_more_versions: bool,
     settings: &'a DestinationSettings,
 }
 
 impl<'a> Changes<'a> {
-    fn since(meta: &Meta, place: &Place, settings: &'a DestinationSettings) -> Result<Changes<'a>> {
+    fn since(
+        meta: &Meta,
+        old_transforms: &'a Transforms,
+        place: &Place,
+        settings: &'a DestinationSettings,
+    ) -> Changes<'a> {
         let now = place.meta_data_paths();
-        // Of a mount that was none of the data paths' then, it can't be told whether it is still the same.
+        // Of a mount that was none of the data paths' then, it can't be told whether it is still the same. Policies lie in the
+        // server's own, which is as old as the cluster.
         let is_new = |now: &&MetaDataPath| {
-            let is_same = |then: &MetaDataPath| now.mount == then.mount && now.mount_uuid == then.mount_uuid;
-            !meta.data_paths.iter().any(is_same)
+            let is_same = |then: &MetaDataPath| {
+                now.mount == then.mount && now.mount_uuid == then.mount_uuid && now.secret_type == then.secret_type
+            };
+            now.secret_type != SecretType::Policy && !meta.data_paths.iter().any(is_same)
         };
-        let prefix = |now: &MetaDataPath| engine::at_mount(now.secret_type, &now.mount).prefix().to_string();
         let filter = &settings.filter;
-        Ok(Changes {
+        Changes {
             is_other_server: meta.cluster_id != place.cluster_id || meta.namespace != place.namespace,
-            new_mounts: now.iter().filter(is_new).map(prefix).collect(),
-            old_transforms: Transforms::new(meta.transforms.clone())
-                .context(|| "the transforms in the stored meta")
-                .map_err(Error::fatal)?,
+            new_mounts: now.iter().filter(is_new).map(|now| now.mount.clone()).collect(),
+            old_routes: Routes::new(old_transforms, &meta.data_paths),
+            routes: Routes::new(&settings.transforms, &now),
             has_new_rules: meta.transforms != settings.transforms.rules()
                 || meta.include != filter.include()
-                || meta.exclude != filter.exclude(),
+                || meta.exclude != filter.exclude()
+                || meta.policies.as_deref() != filter.policies()
+                || meta.approles.as_deref() != filter.approles(),
+            wants_more_versions: settings.versions == Versions::All && meta.versions != Versions::All,
             settings,
-        })
+        }
     }
 
     fn any(&self) -> bool {
-        self.is_other_server || self.has_new_rules || !self.new_mounts.is_empty()
+        self.is_other_server || self.has_new_rules || self.wants_more_versions || !self.new_mounts.is_empty()
     }
 
     /// The entry as it is true today; `None` if nothing of it is.
@@ -294,19 +309,21 @@ impl<'a> Changes<'a> {
             .filter(|place| !is_lost(place))
             .map(Box::<str>::from)
             .collect();
-        let old_place = self.old_transforms.apply(path);
+        let old_place = self.old_routes.place(path, known.secret_type);
         if is_lost(&old_place) {
             return (!now.orphans.is_empty()).then(|| unsynced(&now));
         }
         if is_unsynced(known) {
             return (!now.orphans.is_empty()).then_some(now);
         }
-        if self.settings.transforms.apply(path) != old_place {
+        if self.routes.place(path, known.secret_type) != old_place {
             now.orphans.insert(old_place);
             return Some(unsynced(&now));
         }
         if !self.settings.filter.allows(path) {
             now.orphans.insert(old_place);
+        } else if self.wants_more_versions {
+            now = unlike_any(now);
         }
         Some(now)
     }
@@ -314,7 +331,8 @@ impl<'a> Changes<'a> {
     fn describe(&self, entries: usize) -> String {
         let what = match (self.is_other_server, self.new_mounts.is_empty()) {
             (true, _) => "this is another Vault than the one that was synced before",
-            (false, false) => "a mount of the destination was made anew, or is used again",
+            (false, false) => "a mount of the destination was made anew or upgraded, or is used again",
+            (false, true) if !self.has_new_rules => "all versions are wanted now",
             (false, true) => "transforms or filters have changed",
         };
         format!("{what}; {entries} entries of its sync info are settled anew")

@@ -6,9 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::cause::Cause;
 use super::identity::Place;
+use super::routes::Routes;
 use crate::config::DestinationSettings;
-use crate::engine::{self, Engine, Right, holder};
+use crate::engine::{self, Engine, FingerprintKey, Right, can_hold, holder};
 use crate::error::{Error, Kind, Result, fail};
 use crate::filter::Filter;
 use crate::store::Snapshot;
@@ -68,8 +70,16 @@ impl OriginRules {
         };
         Ok(OriginRules {
             data_paths: meta.data_paths.iter().map(data_path).collect(),
-            filter: Filter::new(&meta.include, &meta.exclude)?,
+            filter: Filter::new(&meta.include, &meta.exclude)?
+                .with_names(meta.policies.as_deref(), meta.approles.as_deref())?,
         })
+    }
+
+    /// Gives the engines that need one their key.
+    pub fn set_key(&mut self, key: &FingerprintKey) {
+        for (_, engine) in &mut self.data_paths {
+            engine.set_key(key);
+        }
     }
 
     /// What a token needs to read the secrets of the data paths.
@@ -102,8 +112,15 @@ pub struct Write {
     pub insight: Insight,
     /// Whether the destination's info says that the path is synced.
     pub is_known: bool,
+    /// The version that the destination's info says was copied; 0 if it says nothing of the kind.
+    pub copied: u64,
+    /// Whether what stands beside the data is to be compared too: there is such a thing at the origin, was one when it
+    /// was copied, or it can't be told.
+    pub is_whole: bool,
     /// Add or update.
     pub operation: Operation,
+    /// Why.
+    pub cause: Cause,
 }
 
 impl Write {
@@ -168,6 +185,8 @@ pub struct Planner<'a> {
     pub settings: &'a DestinationSettings,
     /// The destination's server.
     pub place: &'a Place,
+    /// Where origin paths lead there.
+    pub routes: Routes<'a>,
     /// The destination's info; buckets are loaded as they are needed.
     pub info: &'a SyncInfo,
     /// Loads a bucket of it.
@@ -183,6 +202,15 @@ pub fn unsynced(known: &Insight) -> Insight {
     let mut bare = Insight::new(0, "", known.secret_type);
     bare.orphans = known.orphans.clone();
     bare
+}
+
+/// The insight of a copy of which it is not known any more how it compares: no path of an origin has it either.
+pub fn unlike_any(known: Insight) -> Insight {
+    Insight {
+        version: 0,
+        fingerprint: None,
+        ..known
+    }
 }
 
 /// Whether an entry only remembers orphans.
@@ -238,7 +266,7 @@ impl Planner<'_> {
             !is_unsynced(known)
                 && theirs.contains(path)
                 && self.settings.filter.allows(path)
-                && known.orphans.contains(&self.settings.transforms.apply(path))
+                && known.orphans.contains(&self.routes.place(path, known.secret_type))
         };
         let back: Vec<String> = self.info.with_bucket(n, |ours| {
             let back = ours.iter().filter(|(path, known)| is_back(path, known));
@@ -262,7 +290,7 @@ impl Planner<'_> {
     }
 
     fn take(&self, plan: &mut Plan, task: Task, rules: &OriginRules, forbidden: &[String]) -> Result<()> {
-        let place = self.settings.transforms.apply(&task.path).into_owned();
+        let place = self.routes.place(&task.path, task.insight.secret_type).into_owned();
         let is_held = holder(&self.place.data_paths, &place).is_some() && !lies_in(forbidden, &place);
         let is_allowed = self.settings.filter.allows(&task.path);
         match task.operation {
@@ -283,10 +311,18 @@ impl Planner<'_> {
             Operation::Add | Operation::Update if !is_allowed => {}
             Operation::Add | Operation::Update => {
                 let known = self.info.get(&task.path)?;
-                let is_known = known.is_some_and(|known| !is_unsynced(&known));
+                let cause = Cause::of(known.as_ref(), &task.insight);
+                let known = known.filter(|known| !is_unsynced(known));
+                let is_known = known.is_some();
+                let is_doubtful = |known: &Insight| known.version == 0 || known.fingerprint.is_some();
+                let is_whole =
+                    self.full || task.insight.fingerprint.is_some() || known.as_ref().is_some_and(is_doubtful);
                 plan.writes.push(Write {
+                    cause,
                     place: (place != *task.path).then(|| place.into()),
                     is_known,
+                    copied: known.map_or(0, |known| known.version),
+                    is_whole,
                     operation: if is_known { task.operation } else { Operation::Add },
                     path: task.path,
                     insight: task.insight,
@@ -328,12 +364,18 @@ impl Planner<'_> {
             let place = write.place();
             if lies_in(forbidden, place) {
                 Some(in_origin(place))
-            } else if holder(&self.place.data_paths, place).is_none() {
-                Some(format!(
-                    "it leads to {place}, which is no path in the destination's data paths; correct `transforms` or `mounts`"
-                ))
             } else {
-                None
+                let from = write.insight.secret_type;
+                match holder(&self.place.data_paths, place).map(|data_path| data_path.engine.secret_type()) {
+                    None => Some(format!(
+                        "it leads to {place}, which is no path in the destination's data paths; correct `transforms` or \
+                         `mounts`"
+                    )),
+                    Some(to) if !can_hold(to, from) => Some(format!(
+                        "it is of type {from} and leads to {place}, where only the type {to} can be; correct `transforms`"
+                    )),
+                    Some(_) => None,
+                }
             }
         };
         plan.refuse_where(why_not);
@@ -359,8 +401,8 @@ impl Planner<'_> {
         for n in 0..usize::from(self.info.count()) {
             origin.look(n, |theirs| {
                 let allowed = theirs.iter().filter(|(path, _)| self.settings.filter.allows(path));
-                for (path, _) in allowed {
-                    let place = self.settings.transforms.apply(path);
+                for (path, insight) in allowed {
+                    let place = self.routes.place(path, insight.secret_type);
                     if deleted.contains(&*place) {
                         occupied.insert(place.to_string());
                     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Problem;
 use crate::error::Level;
-use crate::sync_info::{Operation, Role};
+use crate::sync_info::{Hash, Operation, Role};
 use crate::time;
 
 /// At most this many problems are listed; all are counted.
@@ -113,6 +113,13 @@ pub struct Report {
     /// The error that ended the cycle, if one did, and how far it reaches.
     #[serde(skip)]
     pub ended_by: Option<Level>,
+    /// When it began, by the monotonic clock.
+    #[serde(skip)]
+    pub began: Instant,
+    /// The hash of the origin's index that was saved, or that the destination was compared with; `None` if the cycle
+    /// did not get that far.
+    #[serde(skip)]
+    pub origin_index: Option<Hash>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -166,6 +173,8 @@ impl Report {
             errors: Vec::new(),
             tasks: None,
             ended_by: None,
+            began: Instant::now(),
+            origin_index: None,
         }
     }
 

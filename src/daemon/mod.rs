@@ -1,20 +1,43 @@
 //! Runs roles: once, or again and again until stopped.
 //!
-//! Each role has a thread of its own, with its own clients, lock and errors: a destination that is down neither slows
-//! nor stops another. Whoever starts a thread joins it.
+//! Each role has threads of its own, with its own clients, lock, watch and errors: a destination that is down neither
+//! slows nor stops another. They tell what happens on one channel, whose one listener decides by level what it means
+//! for the others; when it closes, every thread has ended. Whoever starts a thread joins it.
+
+mod held;
+mod listener;
+mod looks;
+mod notify;
+mod once;
+mod systemd;
+mod trigger;
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{bounded, never};
 
 use crate::check::{self, Check};
-use crate::cycle::{Destination, Found, Options, Origin, Outcome, Report, ReportedError, worst_exit_code};
-use crate::error::{Error, Kind, Level};
+use crate::config::StoreSettings;
+use crate::cycle::{Destination, Options, Origin, Outcome, Report, ReportedError};
+use crate::error::{Error, Kind, Level, Result};
+use crate::http::{self, Http};
 use crate::scope::Scope;
-use crate::store::Lock;
-use crate::sync_info::Role;
+use crate::store::{Lock, Watch};
+use crate::sync_info::{Hash, Role};
+use crate::vault::with_tokens_kept;
+use held::Held;
+use listener::{Listener, Member, News, Voice};
+use trigger::{Gate, Wake, follow};
+
+pub use looks::{routes, status};
+pub use notify::Notify;
+pub use systemd::Systemd;
+
+/// Events that may wait for the listener.
+const EVENTS: usize = 64;
 
 /// What to run, and how.
 pub struct Daemon {
@@ -22,201 +45,269 @@ pub struct Daemon {
     pub origin: Option<Origin>,
     /// The destination roles.
     pub destinations: Vec<Destination>,
+    /// Where the origin's sync info is, which the destinations watch.
+    pub origin_store: StoreSettings,
     /// What the user asked for beside the configuration.
     pub options: Options,
+    /// Who is told of a fatal error.
+    pub notify: Notify,
+    /// The service manager that wants to know how it goes.
+    pub systemd: Systemd,
     /// Whether reports and checks go to stdout as JSON.
     pub json: bool,
 }
 
-/// How a role that runs again and again came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// It was stopped.
-    Stopped,
-    /// It can't go on.
-    Failed,
+/// What a role does again and again.
+trait Work {
+    fn check(&self, scope: &Scope, may_write: bool) -> Vec<Check>;
+    /// Waits for the lock.
+    fn lock(&self, scope: &Scope) -> Result<Lock>;
+    fn cycle(&self, scope: &Scope, options: Options) -> Report;
+    /// Tells other roles of a cycle, of which the listener has heard before.
+    fn pass_on(&self, round: &Round);
+    fn tick(&self) -> Duration;
+    /// The limit that a cycle sets itself.
+    fn timeout(&self) -> Duration;
 }
 
-/// Wakes destinations when the origin has saved. One waiting signal is as good as many.
-type Triggers = Vec<Sender<()>>;
+/// A destination of a daemon, and what wakes it.
+struct Follower<'a> {
+    destination: &'a Destination,
+    member: Member,
+    wake: Wake,
+    watch: Watch,
+}
+
+/// The origin of a daemon, and whom it wakes.
+struct Leader<'a> {
+    origin: &'a Origin,
+    member: Member,
+    followers: &'a [Follower<'a>],
+    /// Opened after the first cycle, or when another origin is found at work.
+    gate: &'a Gate,
+}
+
+/// What a round of a role's life came to.
+struct Round {
+    /// When its cycle began, or the checks that failed: neither they nor waiting for a lock count as time of a cycle.
+    began: Instant,
+    /// The origin's index that the cycle saved or compared with.
+    seen: Option<Hash>,
+    /// Further cycles are pointless.
+    is_fatal: bool,
+}
+
+impl<'a> Leader<'a> {
+    fn new(origin: &'a Origin, followers: &'a [Follower<'a>], gate: &'a Gate) -> Leader<'a> {
+        Leader {
+            origin,
+            member: Member::new(Role::Origin, &origin.settings().name, false),
+            followers,
+            gate,
+        }
+    }
+}
+
+impl Work for Leader<'_> {
+    fn check(&self, scope: &Scope, may_write: bool) -> Vec<Check> {
+        check_origin(self.origin, scope, may_write)
+    }
+
+    /// While this one stands by, it is the other's saves that the destinations follow.
+    fn lock(&self, scope: &Scope) -> Result<Lock> {
+        self.origin.lock(scope, &|| self.gate.open())
+    }
+
+    fn cycle(&self, scope: &Scope, options: Options) -> Report {
+        self.origin.cycle(scope, options).0
+    }
+
+    /// Wakes the destinations: what was saved need not be waited for.
+    fn pass_on(&self, round: &Round) {
+        if let Some(index) = round.seen {
+            self.followers.iter().for_each(|one| one.wake.tell(Some(index)));
+        }
+        if !round.is_fatal {
+            self.gate.open();
+        }
+    }
+
+    fn tick(&self) -> Duration {
+        self.origin.settings().tick
+    }
+
+    fn timeout(&self) -> Duration {
+        self.origin.settings().timeout
+    }
+}
+
+impl Work for Follower<'_> {
+    fn check(&self, scope: &Scope, may_write: bool) -> Vec<Check> {
+        check_destination(self.destination, scope, may_write)
+    }
+
+    fn lock(&self, scope: &Scope) -> Result<Lock> {
+        self.destination.lock(scope, &|| {})
+    }
+
+    fn cycle(&self, scope: &Scope, options: Options) -> Report {
+        self.destination.cycle(scope, options, None)
+    }
+
+    fn pass_on(&self, _: &Round) {}
+
+    fn tick(&self) -> Duration {
+        self.destination.settings().tick
+    }
+
+    fn timeout(&self) -> Duration {
+        self.destination.settings().timeout
+    }
+}
 
 impl Daemon {
-    /// Runs the startup checks of all roles and prints each; the exit code.
-    pub fn check(&self, scope: &Scope) -> u8 {
-        let mut checks: Vec<Check> = Vec::new();
-        if let Some(origin) = &self.origin {
-            checks.extend(check::origin(origin, scope, true));
-        }
-        for destination in &self.destinations {
-            checks.extend(check::destination(destination, scope, true));
-        }
-        for check in &checks {
-            self.print(&if self.json {
-                serde_json::to_string(check).unwrap_or_default()
-            } else {
-                let mark = if check.ok { "ok  " } else { "FAIL" };
-                format!(
-                    "{mark} {}: {}: {}",
-                    who(check.role, &check.name),
-                    check.check,
-                    check.message
-                )
-            });
-        }
-        u8::from(checks.iter().any(|check| !check.ok))
-    }
-
-    /// Runs one cycle of every role, the origin's first; the exit code.
-    pub fn once(&self, scope: &Scope) -> u8 {
-        let mut codes = Vec::new();
-        let mut found = None;
-        if let Some(origin) = &self.origin {
-            let (report, this) = self.origin_once(origin, scope);
-            self.publish_once(&report);
-            codes.push(report.exit_code());
-            found = this;
-        }
-        thread::scope(|threads| {
-            let one = |destination| {
-                let found = found.as_ref();
-                threads.spawn(move || {
-                    let report = self.destination_once(destination, scope, found);
-                    self.publish_once(&report);
-                    report.exit_code()
-                })
-            };
-            let running: Vec<_> = self.destinations.iter().map(one).collect();
-            codes.extend(running.into_iter().map(|one| one.join().unwrap_or(1)));
-        });
-        worst_exit_code(codes)
-    }
-
     /// Runs every role until the scope is stopped or a role can't go on; the exit code.
     pub fn run(&self, scope: &Scope) -> u8 {
         let (stop, inner) = scope.child();
-        let (triggers, wakes): (Triggers, Vec<_>) = self.destinations.iter().map(|_| bounded(1)).unzip();
-        let (ends, ended) = bounded(self.destinations.len() + 1);
-        let inner = &inner;
-        let is_alone = self.destinations.len() == 1;
-        let mut failed = false;
-        thread::scope(|threads| {
-            if let Some(origin) = &self.origin {
-                let ends = ends.clone();
-                threads.spawn(move || ends.send(self.origin_loop(origin, inner, &triggers)));
+        let gate = Gate::closed();
+        let followers: Vec<Follower> = self.destinations.iter().map(|one| self.follower(one)).collect();
+        let (inner, gate, followers) = (&inner, &gate, &followers[..]);
+        let leader = self.origin.as_ref().map(|origin| Leader::new(origin, followers, gate));
+        let members = leader.iter().map(|leader| &leader.member);
+        let members: Vec<&Member> = members.chain(followers.iter().map(|one| &one.member)).collect();
+        let (events, heard) = bounded(EVENTS);
+        let is_fatal = thread::scope(|threads| {
+            let voice = |member| Voice::new(member, events.clone());
+            match &leader {
+                Some(leader) => start(threads, voice(&leader.member), move |voice| {
+                    with_tokens_kept(inner, &[leader.origin.vault()], || {
+                        self.live(leader, voice, inner, &Wake::new());
+                    });
+                }),
+                None => gate.open(),
             }
-            for (destination, wake) in self.destinations.iter().zip(wakes) {
-                let ends = ends.clone();
-                threads.spawn(move || ends.send(self.destination_loop(destination, inner, &wake, is_alone)));
+            for follower in followers {
+                start(threads, voice(&follower.member), move |voice| {
+                    gate.wait(&self.until_first_cycle(inner));
+                    with_tokens_kept(inner, &follower.destination.vaults(), || {
+                        self.live(follower, voice, inner, &follower.wake);
+                    });
+                });
+                start(threads, voice(&follower.member), move |voice| {
+                    follow(&follower.watch, inner, &follower.wake, &|error| voice.trouble(error));
+                });
             }
-            drop(ends);
-            let mut stop = Some(stop);
-            for end in ended {
-                failed |= end == End::Failed;
-                stop.take_if(|_| end == End::Failed);
-            }
+            threads.spawn(|| cut_watches(inner, followers));
+            drop(events);
+            let publish = |report: &Report| self.publish(report);
+            let tell = |report| drop(threads.spawn(move || self.tell(&report, scope)));
+            Listener::new(&self.systemd, &members, stop, &publish, &tell).listen(scope, &heard)
         });
-        u8::from(failed)
+        u8::from(is_fatal)
     }
 
-    fn origin_once(&self, origin: &Origin, scope: &Scope) -> (Report, Option<Found>) {
-        let settings = origin.settings();
-        let limited = scope.within(settings.timeout);
-        let ready = self.get_ready(check::origin(origin, &limited, self.may_write()), || {
-            origin.lock(&limited)
-        });
-        match ready {
-            Ok(_lock) => origin.cycle(scope, self.options),
-            Err(error) => (not_started(Role::Origin, &settings.name, &limited, &error), None),
-        }
-    }
-
-    fn destination_once(&self, destination: &Destination, scope: &Scope, found: Option<&Found>) -> Report {
-        let settings = destination.settings();
-        let limited = scope.within(settings.timeout);
-        let checks = check::destination(destination, &limited, self.may_write());
-        match self.get_ready(checks, || destination.lock(&limited)) {
-            Ok(_lock) => destination.cycle(scope, self.options, found),
-            Err(error) => not_started(Role::Destination, &settings.name, &limited, &error),
-        }
-    }
-
-    fn origin_loop(&self, origin: &Origin, scope: &Scope, triggers: &Triggers) -> End {
-        let wake_all = || {
-            for trigger in triggers {
-                let _ = trigger.try_send(());
-            }
-        };
-        let name = &origin.settings().name;
-        let ready = self.get_ready(check::origin(origin, scope, true), || origin.lock(scope));
-        let _lock = match ready {
-            Ok(lock) => lock,
-            Err(error) => return not_ready(Role::Origin, name, scope, &error),
-        };
+    /// A role's life: its checks and its lock, then cycle after cycle, until it is stopped or can't go on.
+    fn live(&self, work: &dyn Work, voice: &Voice, scope: &Scope, wake: &Wake) {
         let mut options = self.options;
-        loop {
-            let began = Instant::now();
-            let (report, _) = origin.cycle(scope, options);
-            self.publish(&report);
-            options.allow_mass_delete = false;
-            wake_all();
-            match report.ended_by {
-                Some(Level::Fatal) => return End::Failed,
-                _ if !scope.sleep(origin.settings().tick.saturating_sub(began.elapsed())) => return End::Stopped,
-                _ => {}
-            }
-        }
-    }
-
-    /// A destination that fails its checks stops only itself, and is tried again at each tick; unless it is the only
-    /// one, so that nothing would be left to do.
-    fn destination_loop(&self, destination: &Destination, scope: &Scope, wake: &Receiver<()>, is_alone: bool) -> End {
-        let settings = destination.settings();
-        let mut options = self.options;
-        let mut lock = None;
-        if self.origin.is_some() {
-            // The origin's first cycle comes first: before it there is nothing to compare with.
-            scope.receive(wake);
-        }
+        let mut held = None;
         while scope.done().is_none() {
-            let began = Instant::now();
-            if lock.is_none() {
-                let checks = check::destination(destination, scope, true);
-                match self.get_ready(checks, || destination.lock(scope)) {
-                    Ok(held) => lock = Some(held),
-                    Err(error) if is_alone => return not_ready(Role::Destination, &settings.name, scope, &error),
-                    Err(error) => drop(not_ready(Role::Destination, &settings.name, scope, &error)),
+            let round = self.round(work, voice, scope, (&mut held, options));
+            let left = work.tick().saturating_sub(round.began.elapsed());
+            if round.is_fatal {
+                // A change at the origin mends nothing here.
+                if !(voice.member.is_one_of_several && scope.sleep(left)) {
+                    return;
                 }
+                continue;
             }
-            if lock.is_some() {
-                let report = destination.cycle(scope, options, None);
-                self.publish(&report);
-                (options.allow_mass_delete, options.full) = (false, false);
-                match report.ended_by {
-                    Some(Level::Fatal) if is_alone => return End::Failed,
-                    Some(Level::Fatal) => lock = None,
-                    _ => {}
-                }
+            // Both are meant for what was there at the start.
+            (options.allow_mass_delete, options.full) = (false, false);
+            let while_held = held.as_ref().map_or_else(|| scope.clone(), |held| held.within(scope));
+            if let Some(cause) = wake.wait(&while_held, left, round.seen) {
+                log::debug!("{}: {cause}", voice.member.who());
             }
-            scope
-                .within(settings.tick.saturating_sub(began.elapsed()))
-                .receive(wake);
+            stand_by_if_lost(work, voice, scope, &mut held);
         }
-        End::Stopped
     }
 
-    /// Logs the checks and takes the lock; in a dry run, which writes nothing, there is nothing to lock.
-    fn get_ready(
+    fn round(
         &self,
-        checks: Vec<Check>,
-        lock: impl FnOnce() -> crate::error::Result<Lock>,
-    ) -> crate::error::Result<Option<Lock>> {
-        for check in checks.iter().filter(|check| check.ok) {
-            log::info!("{}: {}: {}", who(check.role, &check.name), check.check, check.message);
+        work: &dyn Work,
+        voice: &Voice,
+        scope: &Scope,
+        (held, options): (&mut Option<Held>, Options),
+    ) -> Round {
+        let began = Instant::now();
+        let ready = match held.take() {
+            Some(held) => Ok(held),
+            None => Daemon::pass(work.check(scope, self.may_write())).and_then(|()| {
+                voice.tell(News::Ready);
+                self.hold(|| work.lock(scope))
+            }),
+        };
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(error) => {
+                if scope.done().is_none() {
+                    voice.tell(News::Trouble(error.fatal()));
+                }
+                return Round {
+                    began,
+                    seen: None,
+                    is_fatal: true,
+                };
+            }
+        };
+        let cycle = || work.cycle(&ready.within(scope), options);
+        let report = ready.judge(scope, voice.member.pulse.during(work.timeout(), cycle));
+        let round = Round {
+            began: report.began,
+            seen: report.origin_index,
+            is_fatal: report.ended_by == Some(Level::Fatal),
+        };
+        // What is fatal to it lets another one try.
+        *held = Some(ready).filter(|_| !round.is_fatal);
+        voice.tell(News::Cycle(Box::new(report)));
+        work.pass_on(&round);
+        round
+    }
+
+    /// For how long a destination lets the origin's first cycle go first: an origin that hangs holds no other role up.
+    fn until_first_cycle(&self, scope: &Scope) -> Scope {
+        let limit = self.origin.as_ref().map(|origin| origin.settings().timeout);
+        scope.within(limit.unwrap_or_default())
+    }
+
+    fn follower<'a>(&self, destination: &'a Destination) -> Follower<'a> {
+        Follower {
+            destination,
+            member: Member::new(
+                Role::Destination,
+                &destination.settings().name,
+                self.destinations.len() > 1,
+            ),
+            wake: Wake::new(),
+            watch: Watch::new(&self.origin_store, destination.origin_store().index_key()),
         }
-        match check::failure(checks) {
-            Some(error) => Err(error),
-            None if self.options.dry_run => Ok(None),
-            None => lock().map(Some),
+    }
+
+    /// Logs the checks; the first that failed is the error.
+    fn pass(checks: Vec<Check>) -> Result<()> {
+        for check in checks.iter().filter(|check| check.ok) {
+            let who = who(check.role, &check.name);
+            log::info!("{who}: {}: {}", check.check, check.message);
+            if let Some(warning) = &check.warning {
+                log::warn!("{who}: {}: {warning}", check.check);
+            }
+        }
+        check::failure(checks).map_or(Ok(()), Err)
+    }
+
+    /// Takes the lock; in a dry run, which writes nothing, there is nothing to lock.
+    fn hold(&self, lock: impl FnOnce() -> Result<Lock>) -> Result<Held> {
+        match self.options.dry_run {
+            true => Ok(Held::new(None)),
+            false => lock().map(|lock| Held::new(Some(lock))),
         }
     }
 
@@ -231,19 +322,11 @@ impl Daemon {
         }
     }
 
-    fn publish_once(&self, report: &Report) {
-        if self.json {
-            return self.print(&report.to_json());
+    /// Tells a human of a fatal error: but not one who asked for a dry run.
+    fn tell(&self, report: &Report, scope: &Scope) {
+        if self.may_write() {
+            self.notify.tell(report, scope);
         }
-        for task in report.tasks.iter().flatten() {
-            let lead = match &task.destination {
-                Some(place) if **place != *task.path => format!(" -> {place}"),
-                _ => String::new(),
-            };
-            let who = who(report.cycle, &report.name);
-            self.print(&format!("{who}: {:<6} {}{lead}", task.operation, task.path));
-        }
-        self.print(&report.to_string());
     }
 
     /// Prints a line of data. Whoever reads it may have gone; that stops no sync.
@@ -259,14 +342,6 @@ fn who(role: Role, name: &str) -> String {
     }
 }
 
-fn not_ready(role: Role, name: &str, scope: &Scope, error: &Error) -> End {
-    if scope.done().is_some() {
-        return End::Stopped;
-    }
-    log::error!("{}: {error}", who(role, name));
-    End::Failed
-}
-
 /// The report of a cycle that could not begin.
 fn not_started(role: Role, name: &str, scope: &Scope, error: &Error) -> Report {
     let mut report = Report::begin(role, name);
@@ -277,6 +352,7 @@ fn not_started(role: Role, name: &str, scope: &Scope, error: &Error) -> Report {
     };
     if report.result != Outcome::Aborted {
         log::error!("{}: {error}", who(role, name));
+        report.ended_by = Some(Level::Fatal);
         report.errors.push(ReportedError {
             level: "fatal",
             path: None,
@@ -284,4 +360,57 @@ fn not_started(role: Role, name: &str, scope: &Scope, error: &Error) -> Report {
         });
     }
     report
+}
+
+/// Runs the checks; a stop cuts them.
+fn check_origin(origin: &Origin, scope: &Scope, may_write: bool) -> Vec<Check> {
+    http::cut_at_end(scope, &origin.clients(), || check::origin(origin, scope, may_write))
+}
+
+fn check_destination(destination: &Destination, scope: &Scope, may_write: bool) -> Vec<Check> {
+    http::cut_at_end(scope, &destination.clients(), || {
+        check::destination(destination, scope, may_write)
+    })
+}
+
+/// If the lock was lost, waits for it as long as the scope lasts, and tries again at each tick if it can't be had.
+fn stand_by_if_lost(work: &dyn Work, voice: &Voice, scope: &Scope, held: &mut Option<Held>) {
+    let lost = held.as_ref().and_then(Held::lost);
+    let Some(lost) = lost.filter(|_| scope.done().is_none()) else {
+        return;
+    };
+    let why = format!("{lost}; no cycle runs until it is taken again");
+    voice.trouble(Error::new(Kind::Conflict, why));
+    *held = None;
+    while scope.done().is_none() {
+        match work.lock(scope) {
+            Ok(lock) => {
+                *held = Some(Held::new(Some(lock)));
+                return;
+            }
+            Err(error) if scope.done().is_none() => voice.trouble(error.raised(Level::Cycle)),
+            Err(_) => {}
+        }
+        scope.sleep(work.tick());
+    }
+}
+
+/// Starts a thread, joined with the scope it belongs to; a panic in it is told like any other end.
+fn start<'scope, 'a: 'scope>(
+    threads: &'scope thread::Scope<'scope, '_>,
+    voice: Voice<'a>,
+    body: impl FnOnce(&Voice<'a>) + Send + 'scope,
+) {
+    threads.spawn(move || {
+        if catch_unwind(AssertUnwindSafe(|| body(&voice))).is_err() {
+            voice.tell(News::Panicked);
+        }
+    });
+}
+
+/// Cuts the long polls when the scope is done.
+fn cut_watches(scope: &Scope, followers: &[Follower]) {
+    scope.wait(&never::<()>());
+    let clients: Vec<&Http> = followers.iter().filter_map(|one| one.watch.http()).collect();
+    http::interrupt(&clients);
 }

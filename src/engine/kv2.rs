@@ -4,41 +4,60 @@
 //! version nor the updated time (T1), so presence is part of what is found out here; a deletion time may
 //! lie in the future on a live secret (T7), and is held against the server's own clock.
 
+mod history;
+mod metadata;
+mod store;
+
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Engine, Expected, Fetched, Presence, Right, Secret, Stored};
-use crate::error::{Context, Error, Kind, Result, fail};
-use crate::http::Reply;
-use crate::sync_info::{Insight, SecretType};
-use crate::time;
+use super::numbers::is_rounded;
+use super::{Engine, Expected, Fetched, Presence, Right, Secret, Stored, list_right, right};
+use crate::error::{Context, Kind, Result, fail};
+use crate::sync_info::{Insight, SecretType, Versions};
 use crate::vault::{Found, Session, data};
+use history::Past;
+use metadata::{Custom, Metadata, Settings};
+
+/// How often a secret is read again that changes while it is read.
+const READS: usize = 3;
 
 /// One KV version 2 mount.
 pub struct Kv2 {
+    mount: String,
     data: String,
     metadata: String,
 }
 
-/// What a key's metadata says of it.
-#[derive(Deserialize)]
-struct Metadata<'a> {
-    current_version: u64,
-    #[serde(borrow)]
-    updated_time: Cow<'a, str>,
-    #[serde(borrow)]
-    versions: HashMap<Cow<'a, str>, VersionState<'a>>,
+/// What a KV version 2 engine knows of a secret beside its data.
+pub struct Beside {
+    /// The custom metadata, which any read of the data tells.
+    custom: Custom,
+    /// When the version that was read expires; empty: never.
+    expiry: Box<str>,
+    /// The rest, if the secret was read whole.
+    whole: Option<Whole>,
 }
 
-#[derive(Deserialize)]
-struct VersionState<'a> {
-    #[serde(borrow)]
-    deletion_time: Cow<'a, str>,
-    destroyed: bool,
+impl Beside {
+    /// Whether both say the same, as far as both were read.
+    pub(super) fn matches(&self, other: &Beside) -> bool {
+        let settings = |beside: &Beside| beside.whole.as_ref().map(|whole| whole.settings.clone());
+        let is_set_alike = match (settings(self), settings(other)) {
+            (Some(own), Some(theirs)) => own == theirs,
+            _ => true,
+        };
+        is_set_alike && self.custom == other.custom
+    }
+}
+
+/// What only a key's metadata and its older versions tell.
+struct Whole {
+    settings: Settings,
+    /// The versions that the origin still has, in order and without a gap, the latest last; only where all are wanted.
+    history: Option<Vec<Past>>,
 }
 
 /// The answer to a data read: the secret with the metadata of the version read. The data may be `null`, since a secret
@@ -56,53 +75,69 @@ struct ReadVersion<'a> {
     version: u64,
     #[serde(borrow)]
     created_time: Cow<'a, str>,
-}
-
-/// The answer to a write; without a version it is somebody else's.
-#[derive(Deserialize)]
-struct Written {
-    #[serde(rename = "version")]
-    _version: u64,
+    #[serde(borrow, default)]
+    deletion_time: Cow<'a, str>,
+    #[serde(default)]
+    destroyed: bool,
+    #[serde(default)]
+    custom_metadata: Option<Custom>,
 }
 
 impl Kv2 {
     /// The engine mounted at `mount`, which ends with `/`.
     pub fn new(mount: &str) -> Kv2 {
         Kv2 {
+            mount: mount.to_string(),
             data: format!("{mount}data/"),
             metadata: format!("{mount}metadata/"),
         }
     }
 
-    fn metadata_path(&self, path: &str) -> String {
-        format!("{}{}", self.metadata, path.strip_prefix(&self.data).unwrap_or(path))
+    /// The path of the same key below another part of the API: `metadata`, `delete`.
+    fn sibling(&self, part: &str, path: &str) -> String {
+        format!("{}{part}/{}", self.mount, path.strip_prefix(&self.data).unwrap_or(path))
     }
 
-    /// What is at `path`, and the check-and-set number that replaces exactly this.
-    fn current(session: Session, path: &str) -> Result<(Option<Secret>, u64)> {
-        match session.read(path)? {
-            Found::Live(reply) => {
-                let read: Read = data(&reply)?;
-                Ok((Some(Secret(read.data.to_owned())), read.metadata.version))
+    /// A key's metadata; `None` if there is no such key.
+    fn metadata(&self, session: Session, path: &str) -> Result<Option<Metadata>> {
+        match session.read(&self.sibling("metadata", path))? {
+            Found::Live(reply) => Metadata::of(&reply).map(Some),
+            Found::Absent => Ok(None),
+            Found::Deleted(_) => fail(
+                Kind::Protocol,
+                "its metadata is answered as if it were a deleted secret",
+            ),
+        }
+    }
+
+    /// Metadata first: what changes after that has another version than it says, or is the next cycle's.
+    fn fetch_with_metadata(&self, session: Session, path: &str, versions: Versions) -> Result<Fetched> {
+        for _ in 0..READS {
+            let Some(metadata) = self.metadata(session, path)? else {
+                return Ok(Fetched::Gone);
+            };
+            let Presence::Present(insight) = metadata.presence()? else {
+                return Ok(Fetched::Gone);
+            };
+            let Fetched::Live(mut secret, read) = self.fetch(session, path)? else {
+                return Ok(Fetched::Gone);
+            };
+            if read.version != insight.version {
+                continue;
             }
-            Found::Deleted(reply) => Ok((None, data::<Read>(&reply)?.metadata.version)),
-            Found::Absent => Ok((None, 0)),
+            let history = match versions {
+                Versions::Latest => None,
+                Versions::All => Some(history::read(session, path, &metadata, &secret)?),
+            };
+            if let Some(beside) = &mut secret.beside {
+                beside.whole = Some(Whole {
+                    settings: metadata.settings,
+                    history,
+                });
+            }
+            return Ok(Fetched::Live(secret, insight));
         }
-    }
-
-    fn write(session: Session, path: &str, secret: &Secret, cas: u64) -> Result<()> {
-        let body = format!(r#"{{"options":{{"cas":{cas}}},"data":{}}}"#, secret.0.get());
-        let reply = session.write(path, body.as_bytes())?;
-        data::<Written>(&reply).map(drop)
-    }
-
-    /// Reads, adopts equal data, and else replaces the version that was read.
-    fn replace(session: Session, path: &str, secret: &Secret) -> Result<Stored> {
-        let (current, cas) = Self::current(session, path)?;
-        if current.is_some_and(|current| current.same_as(secret)) {
-            return Ok(Stored::Adopted);
-        }
-        Self::write(session, path, secret, cas).map(|()| Stored::Written)
+        fail(Kind::Conflict, "it changes faster than it can be read")
     }
 }
 
@@ -121,39 +156,46 @@ impl Engine for Kv2 {
     }
 
     fn insight(&self, session: Session, path: &str) -> Result<Presence> {
-        match session.read(&self.metadata_path(path))? {
-            Found::Live(reply) => presence(&reply),
-            Found::Absent => Ok(Presence::Absent),
-            Found::Deleted(_) => fail(
-                Kind::Protocol,
-                "its metadata is answered as if it were a deleted secret",
-            ),
-        }
+        let metadata = self.metadata(session, path)?;
+        metadata.map_or(Ok(Presence::Absent), |metadata| metadata.presence())
     }
 
     fn fetch(&self, session: Session, path: &str) -> Result<Fetched> {
         let reply = match session.read(path)? {
             Found::Live(reply) => reply,
-            Found::Deleted(_) | Found::Absent => return Ok(Fetched::Gone),
+            // Any 404 with data gets here; a deletion is believed only in the form that Vault gives it.
+            Found::Deleted(reply) => return data::<Read>(&reply).map(|_| Fetched::Gone),
+            Found::Absent => return Ok(Fetched::Gone),
         };
-        let read: Read = data(&reply)?;
-        let insight = Insight::new(read.metadata.version, &*read.metadata.created_time, SecretType::KvV2);
-        Ok(Fetched::Live(Secret(read.data.to_owned()), insight))
+        let Read { data, metadata } = data(&reply)?;
+        let insight = Insight::new(metadata.version, &*metadata.created_time, SecretType::KvV2);
+        let beside = Beside {
+            custom: metadata.custom_metadata.unwrap_or_default(),
+            expiry: metadata.deletion_time.into(),
+            whole: None,
+        };
+        let mut secret = Secret::read(data)?;
+        secret.beside = Some(Box::new(beside));
+        Ok(Fetched::Live(secret, insight))
+    }
+
+    fn fetch_whole(&self, session: Session, path: &str, versions: Versions) -> Result<Fetched> {
+        self.fetch_with_metadata(session, path, versions)
     }
 
     fn store(&self, session: Session, path: &str, secret: &Secret, expected: Expected) -> Result<Stored> {
-        let first = match expected {
-            Expected::Absent => Self::write(session, path, secret, 0).map(|()| Stored::Written),
-            Expected::Unknown => Self::replace(session, path, secret),
-        };
-        match first {
-            Err(error) if error.kind() == Kind::Conflict => Self::replace(session, path, secret),
-            outcome => outcome,
-        }
+        self.settle(session, path, secret, expected)
     }
 
     fn delete(&self, session: Session, path: &str) -> Result<()> {
         session.delete(path)
+    }
+
+    fn loses(&self, secret: &Secret) -> Option<&'static str> {
+        is_rounded(secret).then_some(
+            "it holds numbers with more digits than a KV version 2 engine gives back (beyond 2^53, or 17 digits): they are \
+             rounded there; store them as text, or use a KV version 1 mount at the destination",
+        )
     }
 
     fn listing_rights(&self, folder: &str) -> Vec<Right> {
@@ -167,62 +209,37 @@ impl Engine for Kv2 {
 
     fn writing_rights(&self, folder: &str) -> Vec<Right> {
         let mut rights = vec![list_right(&self.metadata, folder)];
+        rights.extend(["create", "read", "update"].map(|capability| right(&self.metadata, folder, capability)));
         rights.extend(["create", "read", "update", "delete"].map(|capability| right(&self.data, folder, capability)));
         rights
     }
-}
 
-/// The right to list; it is asked for with the final slash (FACTS.md section 2).
-fn list_right(base: &str, folder: &str) -> Right {
-    Right {
-        path: format!("{base}{folder}"),
-        capability: "list",
-        grant: format!("{base}{folder}*"),
+    fn history_rights(&self, folder: &str) -> Vec<Right> {
+        let right = |part| right(&format!("{}{part}/", self.mount), folder, "update");
+        ["delete", "undelete", "destroy"].map(right).into()
     }
 }
 
-/// A right on the secrets of a folder: asked about one name in it, which needn't exist.
-fn right(base: &str, folder: &str, capability: &'static str) -> Right {
-    Right {
-        path: format!("{base}{folder}vsync-check"),
-        capability,
-        grant: format!("{base}{folder}*"),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
 
-fn presence(reply: &Reply) -> Result<Presence> {
-    let metadata: Metadata = data(reply)?;
-    if metadata.current_version == 0 {
-        return Ok(Presence::Deleted);
-    }
-    let current = metadata.current_version.to_string();
-    let Some(version) = metadata.versions.get(current.as_str()) else {
-        return fail(
-            Kind::Refused,
-            format!("its metadata does not hold its current version {current}"),
-        );
-    };
-    if version.destroyed || is_over(&version.deletion_time, reply)? {
-        return Ok(Presence::Deleted);
-    }
-    let insight = Insight::new(metadata.current_version, &*metadata.updated_time, SecretType::KvV2);
-    Ok(Presence::Present(insight))
-}
+    use super::*;
+    use crate::fuzz::{flaw, mutated};
+    use crate::http::Reply;
 
-/// Whether `deletion_time` lies in the past of the server that gave the answer. Its `Date` header has whole seconds,
-/// rounded down; what was deleted within that second is deleted.
-fn is_over(deletion_time: &str, reply: &Reply) -> Result<bool> {
-    if deletion_time.is_empty() {
-        return Ok(false);
+    proptest! {
+        #[test]
+        fn a_secret_is_read_whole_or_not_at_all(body in mutated(&[
+            r#"{"data":{"data":{"a":"SECRET","n":1.50},"metadata":{"created_time":"2026-11-21T10:00:00Z","version":3,
+            "custom_metadata":{"a":"SECRET"},"deletion_time":"","destroyed":false}}}"#,
+        ])) {
+            let reply = Reply::new(200, body, &[]);
+            match data::<Read>(&reply).and_then(|read| Secret::read(read.data)) {
+                Ok(secret) => prop_assert!(serde_json::from_str::<Value>(secret.data.get()).is_ok()),
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
     }
-    let unknown = |what: &str| {
-        Error::new(
-            Kind::Protocol,
-            format!("{what}, so it can't be told whether it is deleted"),
-        )
-    };
-    let deleted = time::parse(deletion_time).ok_or_else(|| unknown("its deletion time can't be read"))?;
-    let date = reply.header("date").and_then(time::parse_http_date);
-    let now = date.ok_or_else(|| unknown("the answer has no Date header"))?;
-    Ok(deleted < now + Duration::from_secs(1))
 }

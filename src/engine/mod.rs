@@ -2,13 +2,21 @@
 //!
 //! The cycles see only [`Engine`] and [`DataPath`]; a new type of secret is a new engine and changes nothing else.
 
+mod approle;
+mod fingerprint;
+mod kv1;
 mod kv2;
+mod numbers;
+mod policy;
 
 use serde_json::value::RawValue;
 
-use crate::error::{Context, Kind, Result, fail};
-use crate::sync_info::{Insight, SecretType};
+use crate::error::{Context, Error, Kind, Result, fail};
+use crate::filter::{POLICIES, approle_method};
+use crate::sync_info::{Insight, SecretType, Versions};
 use crate::vault::{Mount, Session};
+
+pub use fingerprint::FingerprintKey;
 
 /// One mounted engine. Paths are absolute, as Vault's API spells them; folders are relative to the mount and end
 /// with `/`, but for the mount's own, which is empty.
@@ -26,7 +34,8 @@ pub trait Engine: Send + Sync {
     /// Anything but a clear answer: an incomplete listing never looks like a short one.
     fn list(&self, session: Session, folder: &str) -> Result<Vec<String>>;
 
-    /// What is known about `path` without reading its value.
+    /// What is known about `path`, without reading its value where the engine keeps versions. Where it keeps none, the
+    /// insight has a fingerprint and no time yet: see [`Insight::dated`].
     ///
     /// # Errors
     /// Anything but a clear answer.
@@ -38,8 +47,17 @@ pub trait Engine: Send + Sync {
     /// Anything but a clear answer.
     fn fetch(&self, session: Session, path: &str) -> Result<Fetched>;
 
+    /// As [`fetch`](Engine::fetch), with all else that is copied of a secret; its insight is of just that. `versions`
+    /// says which versions that means.
+    ///
+    /// # Errors
+    /// Anything but a clear answer; [`Kind::Conflict`] if it changes faster than it can be read.
+    fn fetch_whole(&self, session: Session, path: &str, _versions: Versions) -> Result<Fetched> {
+        self.fetch(session, path)
+    }
+
     /// Makes `path` hold `secret`. Equal data is adopted without a write; other data is overwritten only in the
-    /// version that was read, so nobody's change is lost unseen.
+    /// version that was read, so nobody's change is lost unseen. An engine without check-and-set says what can race.
     ///
     /// # Errors
     /// [`Kind::Conflict`] when somebody else writes at the same time, twice; [`Kind::Refused`] and the rest.
@@ -51,6 +69,24 @@ pub trait Engine: Send + Sync {
     /// Anything but a clear answer.
     fn delete(&self, session: Session, path: &str) -> Result<()>;
 
+    /// What of `secret`, which is another end's, this engine does not keep as it is, if there is any such thing.
+    fn loses(&self, _secret: &Secret) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether something may be synced to this name, which a server could hold.
+    fn admits(&self, _name: &str) -> bool {
+        true
+    }
+
+    /// Whether changes are seen only by fingerprints under a key.
+    fn needs_key(&self) -> bool {
+        false
+    }
+
+    /// Gives it that key.
+    fn set_key(&mut self, _key: &FingerprintKey) {}
+
     /// What a token needs in `folder` to list it and to get insights: pairs of a path and a capability.
     fn listing_rights(&self, folder: &str) -> Vec<Right>;
 
@@ -59,6 +95,11 @@ pub trait Engine: Send + Sync {
 
     /// What a token needs in `folder` to write, adopt and delete.
     fn writing_rights(&self, folder: &str) -> Vec<Right>;
+
+    /// What it needs beside that where all versions are copied.
+    fn history_rights(&self, _folder: &str) -> Vec<Right> {
+        Vec::new()
+    }
 }
 
 /// A capability on a path, and the path that a policy would name to grant it.
@@ -90,15 +131,52 @@ pub enum Fetched {
     Gone,
 }
 
-/// A secret's data: JSON exactly as the server wrote it, so that numbers keep their digits. Has no `Debug`.
-pub struct Secret(Box<RawValue>);
+/// A secret. Has no `Debug`.
+pub struct Secret {
+    /// Its data: JSON exactly as the server wrote it, so that numbers keep their digits.
+    data: Box<RawValue>,
+    /// What stands beside the data, if it comes from an engine that has such things.
+    beside: Option<Box<kv2::Beside>>,
+}
 
 impl Secret {
+    /// The data as a server sent it.
+    ///
+    /// # Errors
+    /// [`Kind::Protocol`] for an escaped half of a character. No Vault sends one, and none gives back what was written.
+    fn read(data: &RawValue) -> Result<Secret> {
+        let text = data.get();
+        let may_hold_halves = text.contains(r"\ud") || text.contains(r"\uD");
+        if may_hold_halves && serde_json::from_str::<serde_json::Value>(text).is_err() {
+            return fail(Kind::Protocol, "its data holds an escaped half of a character");
+        }
+        Ok(Secret::made(data.to_owned()))
+    }
+
+    /// Data that vsync itself has put together.
+    fn made(data: Box<RawValue>) -> Secret {
+        Secret { data, beside: None }
+    }
+
+    /// Whether one is a true copy of the other: as far as both engines have them, data, custom metadata and settings.
+    pub fn matches(&self, other: &Secret) -> bool {
+        match (&self.beside, &other.beside) {
+            (Some(own), Some(theirs)) => self.same_as(other) && own.matches(theirs),
+            // From or to a version 1 engine: what version 2 rounds counts as copied.
+            _ => self.same_as(other) || numbers::same_when_rounded(&self.data, &other.data),
+        }
+    }
+
     /// Whether both hold the same data; the order of keys does not matter, digits do.
     fn same_as(&self, other: &Secret) -> bool {
-        let value = |secret: &Secret| serde_json::from_str::<serde_json::Value>(secret.0.get()).ok();
-        self.0.get() == other.0.get() || matches!((value(self), value(other)), (Some(a), Some(b)) if a == b)
+        is_same(&self.data, &other.data)
     }
+}
+
+/// Whether both are the same data; the order of keys does not matter, digits do.
+fn is_same(one: &RawValue, other: &RawValue) -> bool {
+    let value = |data: &RawValue| serde_json::from_str::<serde_json::Value>(data.get()).ok();
+    one.get() == other.get() || matches!((value(one), value(other)), (Some(a), Some(b)) if a == b)
 }
 
 /// What the caller knows of the place it writes to.
@@ -108,15 +186,21 @@ pub enum Expected {
     Absent,
     /// Nothing.
     Unknown,
+    /// This version of the origin's was copied there, and nothing since.
+    Copied(u64),
 }
 
 /// How a secret came to be where it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// It was written.
     Written,
     /// The same data was there already.
     Adopted,
+    /// It is there, with something that the user should know, a line each.
+    Remarked(Vec<String>),
+    /// What stands beside its data may be other than the origin's: it is to be fetched whole and stored again.
+    Incomplete,
 }
 
 /// A configured data path with the mount and the engine that it leads to.
@@ -129,6 +213,8 @@ pub struct DataPath {
     pub folder: String,
     /// The engine of the mount.
     pub engine: Box<dyn Engine>,
+    /// Whether the mount is still to be made: in a dry run, and in the startup checks.
+    pub is_planned: bool,
     prefix: String,
 }
 
@@ -144,7 +230,12 @@ impl DataPath {
             Kind::Denied | Kind::NotFound => error.fatal(),
             _ => error,
         });
-        let mount = mount.context(context)?;
+        let mut mount = mount.context(context)?;
+        let secret_type = type_at(&mount, configured).map_err(Error::fatal).context(context)?;
+        if matches!(secret_type, SecretType::Policy | SecretType::AppRole) {
+            // Nothing else of what is mounted there is synced.
+            mount.path = configured.to_string();
+        }
         let Some(folder) = configured.strip_prefix(&mount.path).map(str::to_string) else {
             let why = format!(
                 "it is no mount and lies in none (the server's mount there is {})",
@@ -152,41 +243,45 @@ impl DataPath {
             );
             return fail(Kind::Config, why).map_err(|error| error.fatal()).context(context);
         };
-        let engine = match mount.kv_version() {
-            Some(2) => at_mount(SecretType::KvV2, &mount.path),
-            Some(version) => {
-                let why = format!(
-                    "{} is a KV version {version} mount; only version 2 is synced",
-                    mount.path
-                );
-                return fail(Kind::Config, why).map_err(|error| error.fatal()).context(context);
-            }
-            None => {
-                let why = format!(
-                    "{} is a mount of type {}, which is not synced",
-                    mount.path, mount.engine
-                );
-                return fail(Kind::Config, why).map_err(|error| error.fatal()).context(context);
-            }
-        };
+        let engine = at_mount(secret_type, &mount.path);
         Ok(DataPath {
             configured: configured.to_string(),
             prefix: format!("{}{folder}", engine.prefix()),
             mount,
             folder,
             engine,
+            is_planned: false,
         })
+    }
+
+    /// A data path in a mount that is still to be made.
+    pub fn planned(configured: &str, mount: &str, secret_type: SecretType) -> DataPath {
+        let folder = configured.strip_prefix(mount).unwrap_or_default().to_string();
+        let engine = at_mount(secret_type, mount);
+        DataPath {
+            configured: configured.to_string(),
+            prefix: format!("{}{folder}", engine.prefix()),
+            mount: Mount::planned(mount),
+            folder,
+            engine,
+            is_planned: true,
+        }
     }
 
     /// Whether `path` is a path of this data path that the engine can address.
     pub fn holds(&self, path: &str) -> bool {
-        path.strip_prefix(&self.prefix).is_some_and(is_addressable)
+        let is_held = |name| is_addressable(name) && self.engine.admits(self.inside(path));
+        path.strip_prefix(&self.prefix).is_some_and(is_held)
     }
 
     /// The folder (relative to the mount) and the name of a path that this data path holds.
     pub fn folder_and_name<'a>(&self, path: &'a str) -> (&'a str, &'a str) {
-        let inside = path.strip_prefix(self.engine.prefix()).unwrap_or(path);
+        let inside = self.inside(path);
         inside.split_at(inside.rfind('/').map_or(0, |slash| slash + 1))
+    }
+
+    fn inside<'a>(&self, path: &'a str) -> &'a str {
+        path.strip_prefix(self.engine.prefix()).unwrap_or(path)
     }
 
     /// The absolute path of `name` in `folder`.
@@ -199,6 +294,68 @@ impl DataPath {
 pub fn at_mount(secret_type: SecretType, mount: &str) -> Box<dyn Engine> {
     match secret_type {
         SecretType::KvV2 => Box::new(kv2::Kv2::new(mount)),
+        SecretType::KvV1 => Box::new(kv1::Kv1::new(mount)),
+        SecretType::Policy => Box::new(policy::Policies::new(mount)),
+        SecretType::AppRole => Box::new(approle::Roles::new(mount)),
+    }
+}
+
+/// What the data path `configured` holds, which lies in `mount`.
+fn type_at(mount: &Mount, configured: &str) -> Result<SecretType> {
+    if configured == POLICIES {
+        return Ok(SecretType::Policy);
+    }
+    if let Some(method) = approle_method(configured) {
+        return match mount.engine.as_str() {
+            "approle" if mount.path.trim_end_matches('/') == method => Ok(SecretType::AppRole),
+            other => fail(
+                Kind::Config,
+                format!("auth/{method}/ is no AppRole auth method (the server has one of type {other} there)"),
+            ),
+        };
+    }
+    match mount.kv_version() {
+        Some(2) => Ok(SecretType::KvV2),
+        Some(_) => Ok(SecretType::KvV1),
+        None => fail(
+            Kind::Config,
+            format!(
+                "{} is a mount of type {}, which is not synced",
+                mount.path, mount.engine
+            ),
+        ),
+    }
+}
+
+/// Whether an engine of type `to` can hold what one of type `from` gave.
+pub fn can_hold(to: SecretType, from: SecretType) -> bool {
+    to == from || (to.is_kv() && from.is_kv())
+}
+
+/// The right to list; it is asked for with the final slash (FACTS.md section 2).
+fn list_right(base: &str, folder: &str) -> Right {
+    Right {
+        path: format!("{base}{folder}"),
+        capability: "list",
+        grant: format!("{base}{folder}*"),
+    }
+}
+
+/// A right on the secrets of a folder: asked about one name in it, which needn't exist.
+fn right(base: &str, folder: &str, capability: &'static str) -> Right {
+    Right {
+        path: format!("{base}{folder}vsync-check"),
+        capability,
+        grant: format!("{base}{folder}*"),
+    }
+}
+
+/// Which version of KV keeps secrets of this type; `None` if it is another engine.
+pub fn kv_version(secret_type: SecretType) -> Option<u8> {
+    match secret_type {
+        SecretType::KvV2 => Some(2),
+        SecretType::KvV1 => Some(1),
+        SecretType::Policy | SecretType::AppRole => None,
     }
 }
 
@@ -217,7 +374,7 @@ mod tests {
     use super::*;
 
     fn secret(text: &str) -> Secret {
-        Secret(RawValue::from_string(text.to_string()).unwrap())
+        Secret::read(&RawValue::from_string(text.to_string()).unwrap()).unwrap()
     }
 
     #[test]
@@ -235,7 +392,20 @@ mod tests {
             (r#"{"a":"\u003c"}"#, r#"{"a":"<"}"#, true),
             (r#"{"a":null}"#, "{}", false),
         ] {
-            assert_eq!(secret(a).same_as(&secret(b)), same, "{a} {b}");
+            assert_eq!(is_same(&secret(a).data, &secret(b).data), same, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn half_a_character_is_no_secret() {
+        for (text, is_secret) in [
+            (r#"{"a":"\ud83d\ude00"}"#, true),
+            (r#"{"a":"\\ud800"}"#, true),
+            (r#"{"a":"\ud800"}"#, false),
+            (r#"{"\uDC00x":1}"#, false),
+        ] {
+            let data = RawValue::from_string(text.to_string()).unwrap();
+            assert_eq!(Secret::read(&data).is_ok(), is_secret, "{text}");
         }
     }
 

@@ -8,30 +8,27 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ureq::config::Config;
-use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    ConnectionDetails, Connector, DefaultConnector, NextTimeout, ShutdownHandle, Transport, time,
-};
+use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, ShutdownHandle, Transport, time};
 use ureq::{Error, Timeout};
 
+use super::exchange::Failure;
 use super::resolver::KeptAnswers;
+use super::tls::Opener;
 
 /// How long a connection may take to be opened, and a name to be looked up: neither can be interrupted.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long an unused connection is kept: less than any server or balancer waits before it closes it.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 /// An idle connection is looked at before it is used again, which takes three system calls; not so in the middle of
-/// a cycle, where requests follow each other at once.
+/// a cycle, where reads follow each other at once. A read that finds it closed is sent again on another one.
 const TRUSTED_FOR: Duration = Duration::from_millis(500);
 
 /// The connections to one server.
 pub(super) struct Connections {
-    uri: Uri,
-    config: Config,
+    opener: Arc<Opener>,
     most: usize,
     resolver: KeptAnswers,
-    connector: Arc<DefaultConnector>,
     /// The most recently used one is the last.
     idle: Mutex<Vec<Connection>>,
     open: Arc<Mutex<Open>>,
@@ -48,18 +45,19 @@ struct Open {
 pub(super) struct Connection {
     transport: Box<dyn Transport>,
     last_used: Instant,
+    /// Whether it has served a request before the present one.
+    is_kept: bool,
+    /// Whether something has come since the present request began.
+    has_answered: bool,
 }
 
 impl Connections {
     /// No connection is opened yet. At most `most` are kept while they are not used.
-    pub(super) fn new(address: &str, config: Config, most: usize) -> Connections {
+    pub(super) fn new(opener: Arc<Opener>, most: usize) -> Connections {
         Connections {
-            // The configuration lets only addresses through that are URIs; without a host every request fails.
-            uri: address.parse().unwrap_or_default(),
-            config,
+            opener,
             most,
             resolver: KeptAnswers::default(),
-            connector: Arc::new(DefaultConnector::default()),
             idle: Mutex::default(),
             open: Arc::default(),
         }
@@ -68,25 +66,26 @@ impl Connections {
     /// Connections to the same server in place of ones that were shut down.
     pub(super) fn fresh(&self) -> Connections {
         Connections {
-            uri: self.uri.clone(),
-            config: self.config.clone(),
+            opener: self.opener.clone(),
             most: self.most,
             resolver: self.resolver.clone(),
-            connector: self.connector.clone(),
             idle: Mutex::default(),
             open: Arc::default(),
         }
     }
 
-    /// A connection that was kept, or else a new one, opened before `until`.
-    pub(super) fn take(&self, until: Instant) -> Result<Connection, Error> {
+    /// A connection that was kept, or else a new one, opened before `until`. For what must not be sent twice a kept one
+    /// is looked at in any case: the server may have closed it.
+    pub(super) fn take(&self, is_repeatable: bool, until: Instant) -> Result<Connection, Failure> {
+        let trusted_for = if is_repeatable { TRUSTED_FOR } else { Duration::ZERO };
         loop {
             let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(mut connection) = kept else {
                 return self.connect(until);
             };
             let idle = connection.last_used.elapsed();
-            if idle < TRUSTED_FOR || (idle < KEPT_FOR && connection.transport.is_open()) {
+            if idle < trusted_for || (idle < KEPT_FOR && connection.transport.is_open()) {
+                (connection.is_kept, connection.has_answered) = (true, false);
                 return Ok(connection);
             }
         }
@@ -124,59 +123,60 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).is_shut
     }
 
-    fn connect(&self, until: Instant) -> Result<Connection, Error> {
-        if self.uri.host().is_none() {
-            return Err(Error::BadUri(String::new()));
+    /// A new connection, opened before `until`.
+    pub(super) fn connect(&self, until: Instant) -> Result<Connection, Failure> {
+        if self.is_shut() {
+            return Err(Error::from(shut()).into());
         }
+        if self.opener.target().host().is_none() {
+            return Err(Error::BadUri(String::new()).into());
+        }
+        let way = self.opener.way().map_err(Failure::Files)?;
         let timeout = NextTimeout {
             after: time::Duration::Exact(left(until)?.min(CONNECT_LIMIT)),
             reason: Timeout::Connect,
             ..NextTimeout::default()
         };
-        let connector = self.connector.clone();
-        let open = self.open.clone();
+        let (again, open) = (Arc::clone(&way), self.open.clone());
         let details = ConnectionDetails {
-            uri: &self.uri,
-            addrs: self.addresses(timeout)?,
-            config: &self.config,
+            uri: self.opener.target(),
+            addrs: self.addresses(&way.config, timeout)?,
+            config: &way.config,
             request_level: false,
             resolver: &self.resolver,
             now: time::Instant::now(),
             timeout,
             current_time: Arc::new(time::Instant::now),
-            run_connector: Arc::new(move |details| open_with(&connector, details)),
+            run_connector: Arc::new(move |details| again.open(details)),
             register_shutdown: Arc::new(move |handle| register(&open, handle)),
         };
         Ok(Connection {
-            transport: open_with(&self.connector, &details)?,
+            transport: way.open(&details)?,
             last_used: Instant::now(),
+            is_kept: false,
+            has_answered: false,
         })
     }
 
     /// A proxy looks up the name itself, unless it is not meant for this host.
-    fn addresses(&self, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let proxy = self.config.proxy();
-        if proxy.is_none_or(|proxy| proxy.resolve_target() || proxy.is_no_proxy(&self.uri)) {
-            self.resolver.resolve(&self.uri, &self.config, timeout)
+    fn addresses(&self, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let (proxy, target) = (config.proxy(), self.opener.target());
+        if proxy.is_none_or(|proxy| proxy.resolve_target() || proxy.is_no_proxy(target)) {
+            self.resolver.resolve(target, config, timeout)
         } else {
             Ok(self.resolver.empty())
         }
     }
 }
 
-fn open_with(connector: &DefaultConnector, details: &ConnectionDetails) -> Result<Box<dyn Transport>, Error> {
-    let transport = connector.connect(details, None)?.ok_or(Error::ConnectionFailed)?;
-    // The connector's own rule, for the case that its TLS part were not there.
-    if details.needs_tls() && !transport.is_tls() {
-        return Err(Error::TlsRequired);
-    }
-    Ok(transport)
+fn shut() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "shut down")
 }
 
 fn register(open: &Mutex<Open>, handle: Weak<dyn ShutdownHandle>) -> Result<(), Error> {
     let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
     if open.is_shut {
-        return Err(io::Error::new(io::ErrorKind::NotConnected, "shut down").into());
+        return Err(shut().into());
     }
     open.handles.retain(|one| one.strong_count() > 0);
     open.handles.push(handle);
@@ -192,6 +192,11 @@ fn left(until: Instant) -> Result<Duration, Error> {
 }
 
 impl Connection {
+    /// Whether it is an encrypted one on which no answer has ever come.
+    pub(super) fn is_new_tls(&self) -> bool {
+        !self.is_kept && !self.has_answered && self.transport.is_tls()
+    }
+
     /// How many bytes [`Connection::send`] takes at once.
     pub(super) fn room(&mut self) -> usize {
         self.transport.buffers().output().len()
@@ -226,7 +231,14 @@ impl Connection {
 
     /// Waits for more than [`Connection::received`] gives; `false` if nothing more comes.
     pub(super) fn receive(&mut self, until: Instant) -> Result<bool, Error> {
-        self.transport.await_input(timeout(until)?)
+        let has_come = self.transport.await_input(timeout(until)?)?;
+        self.has_answered |= has_come;
+        Ok(has_come)
+    }
+
+    /// Whether the server may have closed the connection before it saw the present request.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_kept && !self.has_answered
     }
 
     /// What has come and was not consumed.
@@ -299,16 +311,23 @@ mod tests {
     }
 
     impl Connections {
+        /// At most one is kept.
+        pub fn leading_to(address: &str) -> Connections {
+            let opener = Opener::new(crate::http::TlsSettings::default(), address);
+            Connections::new(Arc::new(opener), 1)
+        }
+
         /// One connection, which is kept, over which these pieces come.
         pub fn scripted(pieces: impl IntoIterator<Item = Vec<u8>>) -> Connections {
-            let config = ureq::Agent::config_builder().build();
-            let connections = Connections::new("http://127.0.0.1:1", config, 1);
+            let connections = Connections::leading_to("http://127.0.0.1:1");
             connections.give_back(Connection {
                 transport: Box::new(Scripted {
                     buffers: LazyBuffers::new(super::super::BUFFER, super::super::BUFFER),
                     pieces: pieces.into_iter().collect(),
                 }),
                 last_used: Instant::now(),
+                is_kept: false,
+                has_answered: false,
             });
             connections
         }

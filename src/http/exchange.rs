@@ -22,6 +22,10 @@ const MOST_INTERIM: usize = 8;
 pub(super) enum Failure {
     /// The connection failed.
     Connection(Error),
+    /// A TLS connection failed before any answer had come on it.
+    FirstOnTls(Error),
+    /// The files for TLS can't be used.
+    Files(crate::error::Error),
     /// The answer is larger than the limit.
     TooLarge,
     /// What came is not HTTP, or its end can't be told.
@@ -35,6 +39,8 @@ pub(super) struct Message<'a> {
     pub body: &'a [u8],
     /// The largest body of an answer that is read, in bytes.
     pub limit: u64,
+    /// Whether it may arrive twice: a read.
+    pub is_repeatable: bool,
 }
 
 /// An answer as it came.
@@ -44,25 +50,40 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Sends a request on a connection of `connections`, and reads the whole answer before `until`.
+/// Sends a request on a connection of `connections`, and reads the whole answer before `until`. Where a server closes
+/// connections without saying so, a read is sent again on a new one.
 pub(super) fn exchange(connections: &Connections, message: &Message, until: Instant) -> Result<Answer, Failure> {
-    let mut connection = connections.take(until)?;
-    connection.send(&[message.head, message.body], until)?;
-    let mut reader = Reader {
-        connection: &mut connection,
-        until,
-    };
-    let (head, bytes) = reader.head()?;
-    let mut body = Vec::new();
-    reader.body(head.framing, message.limit, &mut body)?;
+    let mut connection = connections.take(message.is_repeatable, until)?;
+    let outcome = exchange_on(&mut connection, message, until);
+    let is_lost = matches!(outcome, Err(Failure::Connection(Error::Io(_)))) && connection.is_stale();
+    let (head, answer) = if is_lost && message.is_repeatable {
+        connection = connections.connect(until)?;
+        exchange_on(&mut connection, message, until)
+    } else {
+        outcome
+    }
+    .map_err(|failure| match failure {
+        Failure::Connection(error) if connection.is_new_tls() => Failure::FirstOnTls(error),
+        other => other,
+    })?;
     if head.stays_open && connection.received().is_empty() {
         connections.give_back(connection);
     }
-    Ok(Answer {
+    Ok(answer)
+}
+
+fn exchange_on(connection: &mut Connection, message: &Message, until: Instant) -> Result<(Head, Answer), Failure> {
+    connection.send(&[message.head, message.body], until)?;
+    let mut reader = Reader { connection, until };
+    let (head, bytes) = reader.head()?;
+    let mut body = Vec::new();
+    reader.body(head.framing, message.limit, &mut body)?;
+    let answer = Answer {
         status: head.status,
         head: bytes,
         body,
-    })
+    };
+    Ok((head, answer))
 }
 
 /// The value of a header in an answer's head, if it is there and is text.
@@ -288,6 +309,7 @@ mod tests {
             head: b"GET / HTTP/1.1\r\n\r\n",
             body: b"",
             limit: LIMIT,
+            is_repeatable: false,
         };
         let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60));
         (answer, connections.kept() == 1)
@@ -386,6 +408,41 @@ mod tests {
             assert!(failure.contains(why), "{text:?}: {failure}");
             assert!(!kept, "{text:?}");
         }
+    }
+
+    /// Serves one request on each connection and closes it, without saying so.
+    fn closing_server(connections: usize) -> (String, std::thread::JoinHandle<()>) {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let serving = std::thread::spawn(move || {
+            for _ in 0..connections {
+                let mut stream = listener.accept().unwrap().0;
+                let mut request = [0; 1000];
+                assert!(stream.read(&mut request).unwrap() > 0);
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                    .unwrap();
+            }
+        });
+        (address, serving)
+    }
+
+    #[test]
+    fn a_read_survives_a_server_that_closes_connections_without_a_word() {
+        let (address, serving) = closing_server(3);
+        let connections = Connections::leading_to(&address);
+        let message = Message {
+            head: b"GET / HTTP/1.1\r\n\r\n",
+            body: b"",
+            limit: LIMIT,
+            is_repeatable: true,
+        };
+        for _ in 0..3 {
+            let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60)).unwrap();
+            assert_eq!(answer.body, b"ok");
+        }
+        serving.join().unwrap();
     }
 
     #[test]

@@ -8,28 +8,32 @@
 
 mod connections;
 mod exchange;
+mod explain;
 mod in_flight;
 mod pace;
 mod resolver;
+mod tls;
+mod tls_failure;
 
-use std::io;
 use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use ureq::Agent;
-use ureq::config::Config;
-use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::error::{Error, Kind, Result};
 use crate::scope::{Done, Scope};
-use connections::{CONNECT_LIMIT, Connections};
-use exchange::{Failure, Message, exchange};
+use connections::Connections;
+use exchange::{Message, exchange};
 use in_flight::InFlight;
 use pace::Pace;
+use tls::Opener;
+
+pub use tls::TlsSettings;
 
 /// How long a write in flight may go on after a stop or a deadline, so that its outcome is known.
 const WRITE_GRACE: Duration = Duration::from_secs(1);
@@ -47,6 +51,8 @@ const TARGET_LIMIT: usize = 60 * 1024;
 pub struct HttpSettings {
     /// Scheme, host and port, without a final slash.
     pub address: String,
+    /// For an `https://` address.
+    pub tls: TlsSettings,
     /// The limit of one attempt.
     pub request_timeout: Duration,
     /// How often a request is sent again after a failure that may pass.
@@ -116,16 +122,22 @@ impl Reply {
         exchange::header(&self.head, name)
     }
 
+    /// Whether it is what a Go server, as Vault and Consul are, says to who forgot TLS.
+    pub fn wants_tls(&self) -> bool {
+        self.status == 400
+            && self
+                .body
+                .starts_with(b"Client sent an HTTP request to an HTTPS server.")
+    }
+
     fn may_pass(&self) -> bool {
         matches!(self.status, 412 | 429 | 500 | 502..=599)
     }
 }
 
-/// A client of one server; shared by any number of threads.
+/// A client of one server, or for a time of another node of the same cluster; shared by any number of threads.
 pub struct Http {
     settings: HttpSettings,
-    /// The headers that are the same for every request.
-    headers: String,
     pools: RwLock<Pools>,
     interrupted: AtomicBool,
     writing: InFlight,
@@ -135,6 +147,7 @@ pub struct Http {
 
 /// Reads and writes have pools of their own, so that a stop can cut the ones and wait for the others.
 struct Pools {
+    address: Arc<str>,
     reads: Arc<Connections>,
     writes: Arc<Connections>,
 }
@@ -142,10 +155,8 @@ struct Pools {
 impl Http {
     /// A client; nothing is sent yet.
     pub fn new(settings: HttpSettings) -> Http {
-        let host = settings.address.split("://").nth(1).unwrap_or_default();
         Http {
-            headers: format!("host: {host}\r\nuser-agent: vsync/{}\r\n", env!("CARGO_PKG_VERSION")),
-            pools: RwLock::new(Pools::new(&settings)),
+            pools: RwLock::new(Pools::new(&settings, &settings.address)),
             pace: settings.rate_limit.map(Pace::new),
             settings,
             interrupted: AtomicBool::new(false),
@@ -154,9 +165,22 @@ impl Http {
         }
     }
 
-    /// The server's address, for messages.
+    /// The server's configured address, for messages.
     pub fn address(&self) -> &str {
         &self.settings.address
+    }
+
+    /// The address that requests go to at present.
+    pub fn target(&self) -> Arc<str> {
+        Arc::clone(&self.pools().address)
+    }
+
+    /// Sends all further requests to `address`: to another node of the same cluster, or back to the configured one.
+    pub fn lead_to(&self, address: &str) {
+        if *self.target() != *address {
+            let fresh = Pools::new(&self.settings, address);
+            *self.pools.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
     }
 
     /// Requests sent so far, each attempt counted.
@@ -207,13 +231,14 @@ impl Http {
         let writes = matches!(request.method, Method::Put | Method::Post | Method::Delete);
         let _writing = writes.then(|| self.writing.enter());
         scope.check()?;
-        let head = self.head(request)?;
-        let connections = self.connections(writes);
+        let (connections, address) = self.connections(writes);
+        let head = head(&address, request)?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         let message = Message {
             head: &head,
             body: request.body.unwrap_or_default(),
             limit: request.limit,
+            is_repeatable: !writes,
         };
         let outcome = exchange(&connections, &message, Instant::now() + self.limit(scope, writes));
         let answer = outcome.map_err(|failure| {
@@ -223,9 +248,9 @@ impl Http {
                 // However the cut of a request at the deadline looks from here, the deadline is its cause.
                 Some(Done::TimedOut) => Error::new(
                     Kind::Timeout,
-                    format!("no answer from {} before the cycle's time limit", self.settings.address),
+                    format!("no answer from {address} before the cycle's time limit"),
                 ),
-                None => self.explain(&failure, request),
+                None => self.explain(&failure, &address, request),
             }
         })?;
         Ok(Reply {
@@ -235,46 +260,21 @@ impl Http {
         })
     }
 
-    /// Request line and headers.
-    fn head(&self, request: &Request) -> Result<Vec<u8>> {
-        if !request.target.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Error::new(
-                Kind::Refused,
-                "its name holds characters that can't be sent",
-            ));
-        }
-        let mut head = Vec::with_capacity(request.target.len() + 256);
-        // Nothing that is written to memory fails.
-        let _ = write!(
-            head,
-            "{} {} HTTP/1.1\r\n{}",
-            request.method.name(),
-            request.target,
-            self.headers
-        );
-        for (name, value) in request.headers {
-            if value.bytes().any(|byte| byte.is_ascii_control()) {
-                let why = format!("the value for the header {name} holds characters that can't be sent");
-                return Err(Error::new(Kind::Refused, why));
-            }
-            let _ = write!(head, "{name}: {value}\r\n");
-        }
-        if let Some(body) = request.body {
-            let _ = write!(head, "content-length: {}\r\n", body.len());
-        } else if matches!(request.method, Method::Put | Method::Post) {
-            head.extend_from_slice(b"content-length: 0\r\n");
-        }
-        head.extend_from_slice(b"\r\n");
-        Ok(head)
+    /// Cuts whatever is in flight, writes too. Until [`revive`] every new request fails.
+    pub fn cut(&self) {
+        self.interrupted.store(true, Ordering::Release);
+        self.connections(false).0.shut_down();
+        self.connections(true).0.shut_down();
     }
 
-    fn connections(&self, writes: bool) -> Arc<Connections> {
-        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
-        if writes {
-            pools.writes.clone()
-        } else {
-            pools.reads.clone()
-        }
+    fn pools(&self) -> RwLockReadGuard<'_, Pools> {
+        self.pools.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections(&self, writes: bool) -> (Arc<Connections>, Arc<str>) {
+        let pools = self.pools();
+        let connections = if writes { &pools.writes } else { &pools.reads };
+        (Arc::clone(connections), Arc::clone(&pools.address))
     }
 
     fn limit(&self, scope: &Scope, writes: bool) -> Duration {
@@ -284,57 +284,14 @@ impl Http {
             None => self.settings.request_timeout,
         }
     }
-
-    fn explain(&self, failure: &Failure, request: &Request) -> Error {
-        let address = &self.settings.address;
-        match failure {
-            Failure::Connection(error) => self.explain_connection(error, request),
-            Failure::TooLarge => Error::new(
-                Kind::Protocol,
-                format!("an answer from {address} is larger than {} bytes", request.limit),
-            ),
-            Failure::NotHttp => Error::new(Kind::Protocol, format!("the answer from {address} is not HTTP")),
-        }
-    }
-
-    fn explain_connection(&self, error: &ureq::Error, request: &Request) -> Error {
-        let address = &self.settings.address;
-        let unreachable = |why: String| Error::new(Kind::Unreachable, format!("no answer from {address}: {why}"));
-        match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-                unreachable(format!("no connection within {CONNECT_LIMIT:?}"))
-            }
-            ureq::Error::Timeout(_) => Error::new(
-                Kind::Timeout,
-                format!("no answer from {address} within {:?}", self.settings.request_timeout),
-            ),
-            ureq::Error::Io(cause) if was_cut_while_sending(cause, request) => Error::new(
-                Kind::Refused,
-                format!(
-                    "{address} closed the connection while {} bytes were sent: over its request size limit?",
-                    request.body.map_or(0, <[u8]>::len)
-                ),
-            ),
-            ureq::Error::Io(cause) => unreachable(cause.to_string()),
-            ureq::Error::HostNotFound => unreachable("its name can't be looked up".to_string()),
-            ureq::Error::ConnectionFailed => unreachable("connection failed".to_string()),
-            ureq::Error::Rustls(cause) => unreachable(format!("TLS: {cause}")),
-            ureq::Error::ConnectProxyFailed(_) => unreachable("the proxy refuses to connect".to_string()),
-            _ => unreachable("a connection can't be made as configured".to_string()),
-        }
-    }
 }
 
 impl Pools {
-    fn new(settings: &HttpSettings) -> Pools {
-        let connections = || {
-            Arc::new(Connections::new(
-                &settings.address,
-                config(settings),
-                settings.connections,
-            ))
-        };
+    fn new(settings: &HttpSettings, address: &str) -> Pools {
+        let opener = Arc::new(Opener::new(settings.tls.clone(), address));
+        let connections = || Arc::new(Connections::new(Arc::clone(&opener), settings.connections));
         Pools {
+            address: address.into(),
             reads: connections(),
             writes: connections(),
         }
@@ -342,22 +299,40 @@ impl Pools {
 
     fn fresh(&self) -> Pools {
         Pools {
+            address: Arc::clone(&self.address),
             reads: Arc::new(self.reads.fresh()),
             writes: Arc::new(self.writes.fresh()),
         }
     }
 }
 
-fn config(settings: &HttpSettings) -> Config {
-    let mut config = Agent::config_builder()
-        .input_buffer_size(BUFFER)
-        .output_buffer_size(BUFFER)
-        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
-    if is_loopback(&settings.address) {
-        // As Go's clients do: a proxy from the environment is not meant for this machine itself.
-        config = config.proxy(None);
+/// Request line and headers.
+fn head(address: &str, request: &Request) -> Result<Vec<u8>> {
+    let refused = |what: String| Error::new(Kind::Refused, format!("{what} holds characters that can't be sent"));
+    if !request.target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(refused("its name".to_string()));
     }
-    config.build()
+    let host = address.split("://").nth(1).unwrap_or_default();
+    let mut head = Vec::with_capacity(request.target.len() + 256);
+    // Nothing that is written to memory fails.
+    let _ = write!(
+        head,
+        "{} {} HTTP/1.1\r\nhost: {host}\r\n",
+        request.method.name(),
+        request.target
+    );
+    head.extend_from_slice(concat!("user-agent: vsync/", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes());
+    for (name, value) in request.headers {
+        if value.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err(refused(format!("the value for the header {name}")));
+        }
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    if request.body.is_some() || matches!(request.method, Method::Put | Method::Post) {
+        let _ = write!(head, "content-length: {}\r\n", request.body.map_or(0, <[u8]>::len));
+    }
+    head.extend_from_slice(b"\r\n");
+    Ok(head)
 }
 
 /// Cuts the requests in flight of all `clients`: reads at once, writes when they have ended or a second has
@@ -365,12 +340,12 @@ fn config(settings: &HttpSettings) -> Config {
 pub fn interrupt(clients: &[&Http]) {
     for client in clients {
         client.interrupted.store(true, Ordering::Release);
-        client.connections(false).shut_down();
+        client.connections(false).0.shut_down();
     }
     let until = Instant::now() + WRITE_GRACE;
     for client in clients {
         client.writing.wait_empty(until);
-        client.connections(true).shut_down();
+        client.connections(true).0.shut_down();
     }
 }
 
@@ -384,19 +359,34 @@ pub fn revive(clients: &[&Http]) {
     }
 }
 
-/// A server that finds a body too large answers and closes while the rest is still being sent; the answer is
-/// then lost, and all that is seen is a broken connection (FACTS.md section 5).
-fn was_cut_while_sending(cause: &io::Error, request: &Request) -> bool {
-    const LARGE: usize = 512 * 1024;
-    let cut = matches!(cause.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
-    cut && request.body.is_some_and(|body| body.len() >= LARGE)
+/// Runs `body` with `clients` that are usable, and cuts their requests in flight as [`interrupt`] does when the scope
+/// is done before `body` has ended.
+pub fn cut_at_end<T>(scope: &Scope, clients: &[&Http], body: impl FnOnce() -> T) -> T {
+    revive(clients);
+    let (finished, watching) = bounded::<()>(0);
+    thread::scope(|threads| {
+        threads.spawn(move || {
+            if scope.wait(&watching) {
+                interrupt(clients);
+            }
+        });
+        // Dropped by a panic too: nobody waits for a body that is no more.
+        let _finished = finished;
+        body()
+    })
 }
 
 fn pause_before(attempt: u32, retry_after: Option<&str>) -> Duration {
     if let Some(seconds) = retry_after.and_then(|value| value.trim().parse().ok()) {
         return Duration::from_secs(seconds).min(LONGEST_PAUSE);
     }
-    let whole = FIRST_PAUSE * 2_u32.pow(attempt.min(6));
+    backoff(attempt, LONGEST_PAUSE)
+}
+
+/// A pause before the next attempt after `attempt` (from 0) others have failed: twice as long each time, at most `most`, and
+/// shortened at random by up to a half, so that many clients don't come back at once.
+pub fn backoff(attempt: u32, most: Duration) -> Duration {
+    let whole = (FIRST_PAUSE * 2_u32.pow(attempt.min(6))).min(most);
     whole / 2 + (whole / 2).mul_f64(random_share())
 }
 
@@ -406,7 +396,8 @@ fn random_share() -> f64 {
     RandomState::new().hash_one(0) as f64 / u64::MAX as f64
 }
 
-fn is_loopback(address: &str) -> bool {
+/// Whether `address` (with its scheme) is this machine itself.
+pub fn is_loopback(address: &str) -> bool {
     let host = address.split("://").nth(1).unwrap_or(address);
     ["127.", "localhost:", "[::1]"].iter().any(|own| host.starts_with(own)) || host == "localhost"
 }
@@ -426,12 +417,16 @@ pub fn encode_path(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz::mutated_text;
 
     impl Reply {
-        /// An answer that no server gave.
-        pub fn new(status: u16, body: Vec<u8>, headers: &[(&'static str, &'static str)]) -> Reply {
+        /// An answer that no server gave. What can't be a header's value is left out.
+        pub fn new(status: u16, body: Vec<u8>, headers: &[(&str, &str)]) -> Reply {
             let mut head = b"HTTP/1.1\r\n".to_vec();
+            let headers = headers.iter().filter(|(_, value)| !value.contains(['\r', '\n']));
             for (name, value) in headers {
                 head.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
             }
@@ -459,6 +454,7 @@ mod tests {
         }
         assert_eq!(pause_before(0, Some("2")), Duration::from_secs(2));
         assert_eq!(pause_before(0, Some("86400")), LONGEST_PAUSE);
+        assert!(backoff(u32::MAX, Duration::from_secs(5)) <= Duration::from_secs(5));
     }
 
     #[test]
@@ -472,6 +468,25 @@ mod tests {
             ("https://localhost.example.com", false),
         ] {
             assert_eq!(is_loopback(address), own, "{address}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_server_can_ask_for_an_endless_pause(
+            value in mutated_text(&["2", "120", "0.5", "Wed, 21 Oct 2026 07:28:00 GMT"]),
+            attempt in any::<u32>(),
+        ) {
+            prop_assert!(pause_before(attempt, Some(&value)) <= LONGEST_PAUSE);
+            prop_assert!(pause_before(attempt, None) <= LONGEST_PAUSE);
+        }
+
+        #[test]
+        fn any_path_is_encoded_into_what_a_url_may_hold(path in any::<String>()) {
+            let encoded = encode_path(&path);
+            prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/%".contains(&byte)));
+            let decoded = percent_encoding::percent_decode_str(&encoded).decode_utf8();
+            prop_assert_eq!(decoded.as_deref(), Ok(path.as_str()));
         }
     }
 }

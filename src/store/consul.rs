@@ -1,21 +1,48 @@
 //! Sync info in Consul KV.
+//!
+//! A save is one transaction where it fits into one: then readers see all of it or nothing. Where it doesn't fit, each
+//! write is a transaction of its own. Every one of them is refused by Consul unless the lock is still held.
 
-use super::{Lock, Revision, Store, Value};
-use crate::consul::{Consul, ConsulSettings, VALUE_LIMIT};
-use crate::error::{Context, Result};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::{Held, Lock, Revision, Store, Value, Writer};
+use crate::consul::{self, COMMIT_LIMIT, Consul, ConsulSettings, Holding, Op, Transaction, VALUE_LIMIT, Verdict};
+use crate::error::{Context, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
 
-/// Consul KV as a store. The check-and-set on the index is what keeps two writers apart.
+/// The key of the lock, below the role's prefix.
+const LOCK_KEY: &str = "lock";
+
+/// Consul KV as a store. The lock keeps two writers apart; the check-and-set on the index finds what else was changed.
 pub struct ConsulStore {
     consul: Consul,
+    settings: ConsulSettings,
+    /// Dead when the lock was given back or never taken.
+    holding: Mutex<Weak<Holding>>,
+    /// The session that last held the lock, which may have had no way to give it back.
+    past: Mutex<Option<String>>,
 }
 
 impl ConsulStore {
     /// A store in the Consul that `settings` describe.
     pub fn new(settings: ConsulSettings) -> ConsulStore {
         ConsulStore {
-            consul: Consul::new(settings),
+            consul: Consul::new(settings.clone()),
+            settings,
+            holding: Mutex::default(),
+            past: Mutex::default(),
+        }
+    }
+
+    fn holding(&self) -> Result<Arc<Holding>> {
+        let holding = self.holding.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        match holding {
+            Some(holding) => Ok(holding),
+            None => fail(
+                Kind::Conflict,
+                format!("nothing is written to {} without its lock", self.place()),
+            ),
         }
     }
 }
@@ -35,25 +62,48 @@ impl Store for ConsulStore {
             .context(|| format!("write the key {key}"))
     }
 
-    fn put_if(&self, scope: &Scope, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool> {
-        let index = expected.map_or(0, |revision| revision.0);
-        self.consul
-            .put_if(scope, key, bytes, index)
-            .context(|| format!("write the key {key}"))
-    }
-
     fn delete(&self, scope: &Scope, key: &str) -> Result<()> {
         self.consul
             .delete(scope, key)
             .context(|| format!("delete the key {key}"))
     }
 
+    fn writer<'a>(&'a self, scope: &'a Scope) -> Result<Box<dyn Writer + 'a>> {
+        let holding = self.holding()?;
+        holding.check()?;
+        Ok(Box::new(ConsulWriter {
+            store: self,
+            scope,
+            together: Some(transaction(&holding)),
+            kept: Vec::new(),
+            holding,
+        }))
+    }
+
     fn value_limit(&self) -> Option<usize> {
         Some(VALUE_LIMIT)
     }
 
-    fn lock(&self, _scope: &Scope, _prefix: &str) -> Result<Lock> {
-        Ok(Lock { _file: None })
+    fn commit_limit(&self) -> Option<usize> {
+        Some(COMMIT_LIMIT)
+    }
+
+    fn lock(&self, scope: &Scope, prefix: &str, stands_by: &dyn Fn()) -> Result<Lock> {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{prefix}{LOCK_KEY}");
+        let lock = consul::acquire(&self.settings, scope, &key, past.as_deref(), stands_by)?;
+        *past = Some(lock.holding().session().to_string());
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(lock.holding());
+        Ok(Lock(Held::Session(Box::new(lock))))
+    }
+
+    fn holder(&self, scope: &Scope, prefix: &str) -> Result<Option<String>> {
+        let key = format!("{prefix}{LOCK_KEY}");
+        consul::holder(&self.consul, scope, &key).context(|| format!("read the key {key}"))
+    }
+
+    fn probe_locking(&self, scope: &Scope) -> Result<()> {
+        consul::probe(&self.consul, scope).context(|| "create a session for the lock")
     }
 
     fn http(&self) -> Option<&Http> {
@@ -63,4 +113,109 @@ impl Store for ConsulStore {
     fn place(&self) -> String {
         format!("Consul {}", self.consul.http().address())
     }
+}
+
+/// One save.
+struct ConsulWriter<'a> {
+    store: &'a ConsulStore,
+    scope: &'a Scope,
+    holding: Arc<Holding>,
+    /// All that was set so far; `None` once it was too much for one transaction.
+    together: Option<Transaction>,
+    /// The same again, for when it turns out to be too much.
+    kept: Vec<(String, Vec<u8>)>,
+}
+
+impl ConsulWriter<'_> {
+    /// Sends a transaction; `false` if a key was not as expected.
+    fn send(&self, transaction: &Transaction, key: &str) -> Result<bool> {
+        self.holding.check()?;
+        let verdict = self.store.consul.transact(self.scope, transaction);
+        match verdict.context(|| format!("write the key {key}"))? {
+            Verdict::Written => Ok(true),
+            Verdict::Stale => Ok(false),
+            Verdict::Fenced => Err(self.holding.refused()),
+        }
+    }
+
+    /// Writes one value by itself.
+    fn set_alone(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        let mut alone = transaction(&self.holding);
+        if alone.push(Op::Set(key, bytes)) {
+            return self.send(&alone, key).map(drop);
+        }
+        // More than a transaction takes: all that can be done is to look right before. The index, which makes it count,
+        // is always in a transaction.
+        self.holding.check()?;
+        let lock = self.store.consul.get(self.scope, self.holding.key())?;
+        if lock.and_then(|lock| lock.session).as_deref() != Some(self.holding.session()) {
+            return Err(self.holding.refused());
+        }
+        self.store.put(self.scope, key, bytes)
+    }
+
+    /// Gives up writing all at once.
+    fn write_kept(&mut self) -> Result<()> {
+        self.together = None;
+        let kept = std::mem::take(&mut self.kept);
+        kept.iter().try_for_each(|(key, bytes)| self.set_alone(key, bytes))
+    }
+}
+
+impl Writer for ConsulWriter<'_> {
+    fn set(&mut self, key: &str, bytes: &[u8]) -> Result<()> {
+        let fits = self.together.as_mut().is_some_and(|all| all.push(Op::Set(key, bytes)));
+        if fits {
+            self.kept.push((key.to_string(), bytes.to_vec()));
+            return Ok(());
+        }
+        self.write_kept()?;
+        self.set_alone(key, bytes)
+    }
+
+    fn commit(&mut self, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool> {
+        let op = Op::SetIf(key, bytes, expected.map_or(0, |revision| revision.0));
+        if let Some(mut all) = self.together.take() {
+            if all.push(op) {
+                self.kept.clear();
+                return self.send(&all, key);
+            }
+            self.write_kept()?;
+        }
+        let mut alone = transaction(&self.holding);
+        match alone.push(op) {
+            true => self.send(&alone, key),
+            false => fail(
+                Kind::Refused,
+                format!("{key} is larger than {} takes at once", self.store.place()),
+            ),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.kept.clear();
+        match self.together.take() {
+            Some(all) if !all.is_empty() => self.send(&all, "meta").map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(&mut self, keys: &[String]) -> Result<()> {
+        let mut some = transaction(&self.holding);
+        for key in keys {
+            if !some.push(Op::Delete(key)) {
+                self.send(&some, key)?;
+                some = transaction(&self.holding);
+                some.push(Op::Delete(key));
+            }
+        }
+        match keys.last() {
+            Some(last) => self.send(&some, last).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+fn transaction(holding: &Holding) -> Transaction {
+    Transaction::under(holding.key(), holding.session())
 }

@@ -5,17 +5,17 @@
 //! business. One writer at a time holds the lock file; the lock dies with its process.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{Lock, Revision, Store, Value};
+use super::{Held, Lock, Revision, Store, Value, Writer};
 use crate::error::{Error, Kind, Result};
 use crate::http::Http;
-use crate::scope::Scope;
+use crate::scope::{Done, Scope};
 
 /// How often a lock that another process holds is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
@@ -72,15 +72,6 @@ impl Store for FolderStore {
         self.replace(&self.file(key), bytes)
     }
 
-    fn put_if(&self, scope: &Scope, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool> {
-        // The lock keeps other writers of vsync's away; this finds what anybody else changed before.
-        let current = self.get(scope, key)?.map(|value| value.revision);
-        if current.as_ref() != expected {
-            return Ok(false);
-        }
-        self.put(scope, key, bytes).map(|()| true)
-    }
-
     fn delete(&self, _scope: &Scope, key: &str) -> Result<()> {
         let path = self.file(key);
         match fs::remove_file(&path) {
@@ -89,11 +80,19 @@ impl Store for FolderStore {
         }
     }
 
+    fn writer<'a>(&'a self, scope: &'a Scope) -> Result<Box<dyn Writer + 'a>> {
+        Ok(Box::new(FolderWriter { store: self, scope }))
+    }
+
     fn value_limit(&self) -> Option<usize> {
         None
     }
 
-    fn lock(&self, scope: &Scope, prefix: &str) -> Result<Lock> {
+    fn commit_limit(&self) -> Option<usize> {
+        None
+    }
+
+    fn lock(&self, scope: &Scope, prefix: &str, stands_by: &dyn Fn()) -> Result<Lock> {
         let path = self.file(prefix).join(LOCK_FILE);
         make_folder(&self.file(prefix))?;
         let mut file = OpenOptions::new()
@@ -104,19 +103,52 @@ impl Store for FolderStore {
             .mode(0o600)
             .open(&path)
             .map_err(|error| failed("open", &path, &error))?;
+        let mut said = None;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::Error(error)) => return Err(failed("lock", &path, &error)),
-                Err(TryLockError::WouldBlock) if scope.sleep(LOCK_PAUSE) => {}
-                Err(TryLockError::WouldBlock) => return Err(held_by_another(&mut file, &path)),
+                Err(TryLockError::WouldBlock) => {
+                    let holder = holder(&mut file);
+                    if said.as_ref() != Some(&holder) {
+                        log::info!("standing by: {} is held by {holder}", path.display());
+                        said = Some(holder);
+                        stands_by();
+                    }
+                }
             }
+            if !scope.sleep(LOCK_PAUSE) {
+                return Err(unsuccessful(scope, &path, &said.unwrap_or_default()));
+            }
+        }
+        if said.is_some() {
+            log::info!("taking over: {} is free", path.display());
         }
         let holder = format!("process {}\n", std::process::id());
         file.set_len(0)
             .and_then(|()| file.write_all(holder.as_bytes()))
             .map_err(|error| failed("write", &path, &error))?;
-        Ok(Lock { _file: Some(file) })
+        Ok(Lock(Held::File { _file: file }))
+    }
+
+    /// The only way to see whether a file is locked is to try it; shared, so that two who look don't see each other. Who
+    /// wants the lock at that very moment tries again soon.
+    fn holder(&self, _scope: &Scope, prefix: &str) -> Result<Option<String>> {
+        let path = self.file(prefix).join(LOCK_FILE);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("open", &path, &error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(Some(holder(&mut file))),
+            Err(TryLockError::Error(error)) => Err(failed("look at", &path, &error)),
+        }
+    }
+
+    fn probe_locking(&self, _scope: &Scope) -> Result<()> {
+        Ok(())
     }
 
     fn http(&self) -> Option<&Http> {
@@ -125,6 +157,35 @@ impl Store for FolderStore {
 
     fn place(&self) -> String {
         format!("folder {}", self.root.display())
+    }
+}
+
+/// Writes one value after the other.
+struct FolderWriter<'a> {
+    store: &'a FolderStore,
+    scope: &'a Scope,
+}
+
+impl Writer for FolderWriter<'_> {
+    fn set(&mut self, key: &str, bytes: &[u8]) -> Result<()> {
+        self.store.put(self.scope, key, bytes)
+    }
+
+    fn commit(&mut self, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool> {
+        // The lock keeps other writers of vsync's away; this finds what anybody else changed before.
+        let current = self.store.get(self.scope, key)?.map(|value| value.revision);
+        if current.as_ref() != expected {
+            return Ok(false);
+        }
+        self.store.put(self.scope, key, bytes).map(|()| true)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn remove(&mut self, keys: &[String]) -> Result<()> {
+        keys.iter().try_for_each(|key| self.store.delete(self.scope, key))
     }
 }
 
@@ -158,19 +219,24 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn held_by_another(file: &mut File, path: &Path) -> Error {
+/// Who wrote the lock file. The name is a help, not a need: the lock is held whether or not the file can be read.
+fn holder(file: &mut File) -> String {
     let mut holder = String::new();
-    // The name is a help, not a need: the lock is held whether or not the file can be read.
-    let _ = file.take(256).read_to_string(&mut holder);
-    let holder = if holder.is_empty() {
-        "another process"
-    } else {
-        holder.trim_end()
-    };
-    Error::new(
-        Kind::Conflict,
-        format!("{} is held by {holder}, which syncs this path already", path.display()),
-    )
+    let _ = file.rewind().and_then(|()| file.take(256).read_to_string(&mut holder));
+    match holder.trim_end() {
+        "" => "another process".to_string(),
+        named => named.to_string(),
+    }
+}
+
+fn unsuccessful(scope: &Scope, path: &Path, holder: &str) -> Error {
+    match scope.done() {
+        Some(Done::Stopped) => Error::new(Kind::Stopped, "stopped"),
+        _ => Error::new(
+            Kind::Conflict,
+            format!("{} is held by {holder}, which syncs this path already", path.display()),
+        ),
+    }
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
@@ -219,11 +285,13 @@ mod tests {
     fn check_and_set_notices_every_change() {
         let (root, store) = temporary();
         let (_handle, scope) = Scope::root();
-        assert!(store.put_if(&scope, "k", b"1", None).unwrap());
-        assert!(!store.put_if(&scope, "k", b"2", None).unwrap());
+        let mut writer = store.writer(&scope).unwrap();
+        assert!(writer.commit("k", b"1", None).unwrap());
+        assert!(!writer.commit("k", b"2", None).unwrap());
         let first = store.get(&scope, "k").unwrap().unwrap().revision;
-        assert!(store.put_if(&scope, "k", b"2", Some(&first)).unwrap());
-        assert!(!store.put_if(&scope, "k", b"3", Some(&first)).unwrap());
+        assert!(writer.commit("k", b"2", Some(&first)).unwrap());
+        assert!(!writer.commit("k", b"3", Some(&first)).unwrap());
+        drop(writer);
         fs::remove_dir_all(root).unwrap();
     }
 
@@ -231,9 +299,9 @@ mod tests {
     fn one_holder_at_a_time_and_it_is_named() {
         let (root, store) = temporary();
         let (_handle, scope) = Scope::root();
-        let held = store.lock(&scope, "vsync/origin/").unwrap();
+        let held = store.lock(&scope, "vsync/origin/", &|| {}).unwrap();
         let soon = scope.within(Duration::from_millis(1));
-        let Err(error) = store.lock(&soon, "vsync/origin/") else {
+        let Err(error) = store.lock(&soon, "vsync/origin/", &|| {}) else {
             panic!("two holders");
         };
         assert_eq!(error.kind(), Kind::Conflict);
@@ -242,7 +310,7 @@ mod tests {
             "{error}"
         );
         drop(held);
-        drop(store.lock(&scope, "vsync/origin/").unwrap());
+        drop(store.lock(&scope, "vsync/origin/", &|| {}).unwrap());
         fs::remove_dir_all(root).unwrap();
     }
 }

@@ -1,16 +1,17 @@
-//! Sync info in a store: saved so that readers can trust it, loaded so that nothing untrue is ever believed.
+//! Sync info in a store: loaded so that nothing untrue is ever believed; [`save`] is the other half.
 //!
-//! Saving: `meta`, then only the buckets that differ from what is stored, then the index, last, by check-and-set.
 //! The index is the commit: readers take a bucket only if its bytes hash to what the index says. One's own buckets
 //! are taken as they are, since a cut-off save leaves true ones behind; only what can't be read is lost.
 
+mod save;
+
 use std::time::Duration;
 
-use super::{Lock, Revision, Store, parallel};
+use super::{Lock, Revision, Store};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
-use crate::sync_info::{Bucket, Hash, Index, Meta, Role, SyncInfo};
+use crate::sync_info::{Bucket, Hash, Index, Meta, Role};
 
 /// How often the other end's info is read again when it is being saved at the same moment.
 const READS: u32 = 8;
@@ -18,8 +19,6 @@ const READS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How often a written key may be gone before it is no coincidence.
 const CHECKS: u32 = 3;
-/// The share of a bucket's limit that a suggested bucket count leaves free, so that it serves for a while.
-const HEADROOM: usize = 2;
 
 /// The sync info of one role in one store.
 pub struct InfoStore {
@@ -83,8 +82,21 @@ impl InfoStore {
     ///
     /// # Errors
     /// [`Kind::Conflict`] if another writer holds it until the scope ends.
-    pub fn lock(&self, scope: &Scope) -> Result<Lock> {
-        self.store.lock(scope, &self.prefix)
+    pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
+        self.store.lock(scope, &self.prefix, stands_by)
+    }
+
+    /// Who holds the lock at this moment; `None` if nobody does.
+    ///
+    /// # Errors
+    /// Anything but a clear answer.
+    pub fn holder(&self, scope: &Scope) -> Result<Option<String>> {
+        self.store.holder(scope, &self.prefix)
+    }
+
+    /// The largest bucket in bytes, where there is a limit.
+    pub fn bucket_limit(&self) -> Option<usize> {
+        self.store.value_limit()
     }
 
     /// The store's HTTP client, where there is one.
@@ -95,6 +107,11 @@ impl InfoStore {
     /// Where the info is, for messages.
     pub fn place(&self) -> String {
         format!("{}, {}", self.store.place(), self.prefix)
+    }
+
+    /// The key of the index, which changes with every save that changed anything.
+    pub fn index_key(&self) -> String {
+        self.key("index")
     }
 
     /// Writes, reads and deletes the key `check`, to show that the store allows it. It has one name for all, so that
@@ -119,6 +136,14 @@ impl InfoStore {
         )
     }
 
+    /// Shows that the lock could be taken, as far as rights go.
+    ///
+    /// # Errors
+    /// Whatever the store refuses, naming the right.
+    pub fn probe_locking(&self, scope: &Scope) -> Result<()> {
+        self.store.probe_locking(scope)
+    }
+
     /// Reads the index's key, to show that the store allows it.
     ///
     /// # Errors
@@ -128,14 +153,23 @@ impl InfoStore {
     }
 
     /// Reads the other end's info: `look` is called with an index and may load buckets, and is called again from the
-    /// start if the info turns out to be in the middle of a save.
+    /// start if the info turns out to be in the middle of a save. The index and `meta` may have been read before: `first`.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is no info yet; [`Kind::Corrupt`] if it can't be read, or stays inconsistent.
-    pub fn consistent<T>(&self, scope: &Scope, mut look: impl FnMut(&Snapshot) -> Result<T>) -> Result<T> {
+    pub fn consistent<T>(
+        &self,
+        scope: &Scope,
+        mut first: Option<Snapshot>,
+        mut look: impl FnMut(&Snapshot) -> Result<T>,
+    ) -> Result<T> {
         let (mut pause, mut reads) = (FIRST_PAUSE, 1);
         loop {
-            match self.snapshot(scope).and_then(|snapshot| look(&snapshot)) {
+            let snapshot = match first.take() {
+                Some(first) => Ok(first),
+                None => self.snapshot(scope),
+            };
+            match snapshot.and_then(|snapshot| look(&snapshot)) {
                 Err(error) if error.kind() == Kind::Conflict && reads < READS => {}
                 outcome => return outcome,
             }
@@ -146,7 +180,11 @@ impl InfoStore {
         }
     }
 
-    fn snapshot<'a>(&'a self, scope: &'a Scope) -> Result<Snapshot<'a>> {
+    /// Reads the other end's index and `meta`.
+    ///
+    /// # Errors
+    /// As [`consistent`](Self::consistent), which reads again where that may help.
+    pub fn snapshot<'a>(&'a self, scope: &'a Scope) -> Result<Snapshot<'a>> {
         let place = || format!("sync info of the {} ({})", self.role.name(), self.place());
         let Some(value) = self.store.get(scope, &self.key("index"))? else {
             return fail(Kind::NotFound, "there is none yet; let `vsync origin` run first").context(place);
@@ -159,9 +197,37 @@ impl InfoStore {
         Ok(Snapshot {
             info: self,
             scope,
-            meta: Meta::from_bytes(&value.bytes).context(|| "meta").context(place)?,
+            meta: Meta::from_bytes(&value.bytes)
+                .context(|| "meta")
+                .and_then(|meta| self.ensure_role(&meta).map(|()| meta))
+                .context(place)?,
             index,
         })
+    }
+
+    fn ensure_role(&self, meta: &Meta) -> Result<()> {
+        if meta.role == self.role {
+            return Ok(());
+        }
+        let why = format!(
+            "the `meta` in {} is that of the {} {}: were its keys copied here, or ends swapped? set another `syncPath`, or \
+             remove the keys under {}",
+            self.place(),
+            meta.role.name(),
+            meta.name,
+            self.prefix
+        );
+        fail(Kind::Corrupt, why)
+    }
+
+    fn foreign<T>(&self, name: &str) -> Result<T> {
+        let why = format!(
+            "{}{name} in {} is not vsync's: do another tool's keys share the sync path? nothing was overwritten; set another \
+             `syncPath`, or remove the key",
+            self.prefix,
+            self.store.place()
+        );
+        fail(Kind::Corrupt, why).map_err(Error::fatal)
     }
 
     /// Reads one's own `meta` and index.
@@ -169,24 +235,25 @@ impl InfoStore {
     /// # Errors
     /// Fatal if the index can't be read as one: what it stood for can only be found out by a human.
     pub fn own(&self, scope: &Scope) -> Result<Own> {
-        let meta = match self.store.get(scope, &self.key("meta"))? {
-            None => None,
-            Some(value) => match Meta::from_bytes(&value.bytes) {
-                Ok(meta) => Some(meta),
-                Err(error) if error.level() == crate::error::Level::Fatal => {
-                    return Err(error.context(format!("{}meta in {}", self.prefix, self.store.place())));
-                }
-                Err(error) => {
-                    log::warn!(
-                        "{}meta in {}: {error}; it is written anew",
-                        self.prefix,
-                        self.store.place()
-                    );
-                    None
-                }
-            },
+        let found = self.store.get(scope, &self.key("meta"))?;
+        let index = self.store.get(scope, &self.key("index"))?;
+        let meta = match found.map(|value| Meta::from_bytes(&value.bytes)).transpose() {
+            Ok(meta) => meta,
+            Err(error) if error.level() == crate::error::Level::Fatal => {
+                return Err(error.context(format!("{}meta in {}", self.prefix, self.store.place())));
+            }
+            // Beside an index of vsync's, and else it was somebody else's to begin with.
+            Err(_) if index.is_none() => return self.foreign("meta"),
+            Err(error) => {
+                let place = self.store.place();
+                log::warn!("{}meta in {place}: {error}; it is written anew", self.prefix);
+                None
+            }
         };
-        let Some(value) = self.store.get(scope, &self.key("index"))? else {
+        if let Some(meta) = &meta {
+            self.ensure_role(meta).map_err(Error::fatal)?;
+        }
+        let Some(value) = index else {
             return Ok(Own {
                 meta,
                 index: None,
@@ -245,125 +312,6 @@ impl InfoStore {
         })
     }
 
-    /// Saves `info` with `meta`; whether anything had to be written.
-    ///
-    /// Nothing is written if the stored info says the same already. Values over the store's limit are found before
-    /// anything is written.
-    ///
-    /// # Errors
-    /// [`Kind::Conflict`] if another writer saved in between; [`Kind::Refused`] for a bucket over the limit.
-    pub fn save(&self, scope: &Scope, own: &mut Own, info: &SyncInfo, meta: Meta) -> Result<bool> {
-        let mut index = info.reindex();
-        let count = index.len();
-        let old_count = own.stored.len();
-        if old_count != count {
-            own.stored = vec![None; count];
-        }
-        let changed: Vec<usize> = (0..count).filter(|&n| own.stored[n] != index.get(n)).collect();
-        let is_new_index = own.index.as_ref() != Some(&index);
-        let says_else = |own: &Meta| !own.same_rules(&meta) || own.index != meta.index;
-        let is_new_meta = own.meta.as_ref().is_none_or(says_else);
-        if !is_new_index && changed.is_empty() && !is_new_meta {
-            return Ok(false);
-        }
-        self.ensure_fits(info, &changed, &index)?;
-        self.ensure_still_ours(scope, own)?;
-        self.store.put(scope, &self.key("meta"), &meta.to_bytes())?;
-        own.meta = Some(meta);
-        // Until all are known to be written, none is.
-        changed.iter().for_each(|&n| own.stored[n] = None);
-        let written = parallel::each(&changed, |n| {
-            let (hash, bytes) = info.snapshot(n)?;
-            self.store.put(scope, &self.key(&n.to_string()), &bytes)?;
-            Ok(hash)
-        });
-        for (n, hash) in written? {
-            own.stored[n] = Some(hash);
-            index.set(n, hash);
-        }
-        if own.index.as_ref() != Some(&index) {
-            self.commit(scope, own, index)?;
-        }
-        for n in count..old_count {
-            self.store.delete(scope, &self.key(&n.to_string()))?;
-        }
-        Ok(true)
-    }
-
-    /// Refuses to begin where the index is not the one that was loaded: two writers would overwrite each other.
-    fn ensure_still_ours(&self, scope: &Scope, own: &Own) -> Result<()> {
-        let found = self.store.get(scope, &self.key("index"))?.map(|value| value.revision);
-        if found == own.revision {
-            Ok(())
-        } else {
-            self.lost_race()
-        }
-    }
-
-    fn commit(&self, scope: &Scope, own: &mut Own, index: Index) -> Result<()> {
-        let (key, bytes) = (self.key("index"), index.to_bytes());
-        let written = self.store.put_if(scope, &key, &bytes, own.revision.as_ref())?;
-        // Read back for its revision, and because an answer that got lost makes a write that counted look like a
-        // lost race when it is sent again.
-        match self.store.get(scope, &key)? {
-            Some(value) if value.bytes == bytes => {
-                own.revision = Some(value.revision);
-                own.index = Some(index);
-                Ok(())
-            }
-            _ if written => fail(
-                Kind::Conflict,
-                format!("{key} was changed right after it was saved by another writer"),
-            ),
-            _ => self.lost_race(),
-        }
-    }
-
-    fn lost_race<T>(&self) -> Result<T> {
-        fail(
-            Kind::Conflict,
-            format!(
-                "another writer saved {} since this cycle began; is a second vsync running on this sync path?",
-                self.place()
-            ),
-        )
-    }
-
-    fn ensure_fits(&self, info: &SyncInfo, buckets: &[usize], index: &Index) -> Result<()> {
-        let Some(limit) = self.store.value_limit() else {
-            return Ok(());
-        };
-        let size = index.to_bytes().len();
-        if size > limit {
-            // Brackets, and a comma fewer than there are hashes.
-            let most = (limit - 1) / ((size - 1) / index.len());
-            return fail(
-                Kind::Refused,
-                format!(
-                    "the index of {} buckets would have {size} bytes, over the {limit} that {} takes for one value: set \
-                     numBuckets to at most {most} at the origin and at every destination",
-                    index.len(),
-                    self.store.place(),
-                ),
-            );
-        }
-        for &n in buckets {
-            let size = info.with_bucket(n, Bucket::encoded_len)?;
-            if size > limit {
-                return fail(
-                    Kind::Refused,
-                    format!(
-                        "bucket {n} would have {size} bytes, over the {limit} that {} takes for one value: set numBuckets to {} \
-                         at the origin and at every destination",
-                        self.store.place(),
-                        suggested_count(info, limit)
-                    ),
-                );
-            }
-        }
-        Ok(())
-    }
-
     fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
@@ -390,15 +338,4 @@ impl Snapshot<'_> {
             ),
         }
     }
-}
-
-/// A bucket count under which every bucket would have room to grow.
-fn suggested_count(info: &SyncInfo, limit: usize) -> usize {
-    let total: usize = (0..usize::from(info.count()))
-        .filter_map(|n| info.with_bucket(n, Bucket::encoded_len).ok())
-        .sum();
-    (HEADROOM * total)
-        .div_ceil(limit)
-        .max(usize::from(info.count()) + 1)
-        .min(usize::from(u16::MAX))
 }

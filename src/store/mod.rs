@@ -6,16 +6,18 @@
 mod consul;
 mod folder;
 mod info;
-mod parallel;
+mod watch;
 
 use crate::config::StoreSettings;
-use crate::error::Result;
+use crate::consul::SessionLock;
+use crate::error::{Error, Result};
 use crate::http::Http;
 use crate::scope::Scope;
 
 pub use info::{InfoStore, Own, Snapshot, Stored};
+pub use watch::{Since, Watch};
 
-/// Keys and values, with a check-and-set.
+/// Keys and values. What matters is written by a [`Writer`] under the lock; `put` and `delete` are for probes.
 pub trait Store: Send + Sync {
     /// The value of `key`; `None` if there is none.
     ///
@@ -29,26 +31,42 @@ pub trait Store: Send + Sync {
     /// If it may not have been written.
     fn put(&self, scope: &Scope, key: &str, bytes: &[u8]) -> Result<()>;
 
-    /// Writes `bytes` if the key is still as `expected` (`None`: absent); whether it was written.
-    ///
-    /// # Errors
-    /// If it may or may not have been written.
-    fn put_if(&self, scope: &Scope, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool>;
-
     /// Removes `key`; absence is no error.
     ///
     /// # Errors
     /// If it may still be there.
     fn delete(&self, scope: &Scope, key: &str) -> Result<()>;
 
+    /// For one save. The lock must be held, so that no other writer comes in between.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`](crate::error::Kind) if the lock is not held.
+    fn writer<'a>(&'a self, scope: &'a Scope) -> Result<Box<dyn Writer + 'a>>;
+
     /// The largest value in bytes, where there is a limit.
     fn value_limit(&self) -> Option<usize>;
 
-    /// Keeps other writers away from `prefix` until the lock is dropped; waits for it as long as the scope lasts.
+    /// The largest value in bytes that [`Writer::commit`] takes, where there is a limit.
+    fn commit_limit(&self) -> Option<usize>;
+
+    /// Keeps other writers away from `prefix` until the lock is dropped or lost; waits for it as long as the scope
+    /// lasts, and says that it stands by, to the log and by calling `stands_by`.
     ///
     /// # Errors
-    /// [`Kind::Conflict`](crate::error::Kind), naming the holder, if the scope ends first.
-    fn lock(&self, scope: &Scope, prefix: &str) -> Result<Lock>;
+    /// [`Kind::Conflict`](crate::error::Kind), naming the holder, if the scope's time ends first.
+    fn lock(&self, scope: &Scope, prefix: &str, stands_by: &dyn Fn()) -> Result<Lock>;
+
+    /// Who holds the lock on `prefix` at this moment; `None` if nobody does. Nothing is written.
+    ///
+    /// # Errors
+    /// Anything but a clear answer.
+    fn holder(&self, scope: &Scope, prefix: &str) -> Result<Option<String>>;
+
+    /// Shows that a lock could be taken, as far as rights go.
+    ///
+    /// # Errors
+    /// Whatever the store refuses, naming the right.
+    fn probe_locking(&self, scope: &Scope) -> Result<()>;
 
     /// The HTTP client, where there is one: for interrupting and counting.
     fn http(&self) -> Option<&Http>;
@@ -69,9 +87,62 @@ pub struct Value {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision(u64);
 
+/// The writes of one save: everything else first, then the one that makes it count. A store may keep the former back and
+/// write all at once.
+pub trait Writer {
+    /// Writes `bytes`, whatever was there; if not now, then at the latest with [`commit`](Self::commit) or
+    /// [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// If it may not have been written.
+    fn set(&mut self, key: &str, bytes: &[u8]) -> Result<()>;
+
+    /// Writes `bytes` after all that was set before, if the key is still as `expected` (`None`: absent); whether it was
+    /// written.
+    ///
+    /// # Errors
+    /// If it may or may not have been written.
+    fn commit(&mut self, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool>;
+
+    /// Writes all that was set before.
+    ///
+    /// # Errors
+    /// If it may not have been written.
+    fn flush(&mut self) -> Result<()>;
+
+    /// Removes `keys`; absence is no error.
+    ///
+    /// # Errors
+    /// If some may still be there.
+    fn remove(&mut self, keys: &[String]) -> Result<()>;
+}
+
 /// Held while a role may write; dropping it lets another writer in.
-pub struct Lock {
-    _file: Option<std::fs::File>,
+pub struct Lock(Held);
+
+enum Held {
+    /// The process has the file open, which is enough.
+    File { _file: std::fs::File },
+    /// A session, which can be lost at any time.
+    Session(Box<SessionLock>),
+}
+
+impl Lock {
+    /// `scope`, done when the lock is lost as well.
+    pub fn within(&self, scope: &Scope) -> Scope {
+        match &self.0 {
+            Held::File { .. } => scope.clone(),
+            Held::Session(lock) => lock.holding().within(scope),
+        }
+    }
+
+    /// Why the lock is not held any more, if so.
+    pub fn lost(&self) -> Option<Error> {
+        match &self.0 {
+            Held::File { .. } => None,
+            Held::Session(lock) => lock.holding().check().err(),
+        }
+    }
 }
 
 /// The store that `settings` describe.

@@ -184,6 +184,7 @@ mod tests {
     use super::super::samples;
     use super::*;
     use crate::error::Kind;
+    use crate::fuzz::{flaw, mutated};
 
     const TIME: &str = "2019-05-14T23:41:52.904927369Z";
 
@@ -362,6 +363,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_damaged_bucket_is_refused_without_quoting_it_or_read_as_it_is(bytes in mutated(&[
+            r#"{"secret/data/a":{"version":1,"updateTime":"2019-05-14T23:41:52.9Z","type":"kvV2"},"secret/data/SECRET":{"version":2,"updateTime":"SECRET","type":"kvV2","orphans":["b/data/SECRET"]}}"#,
+            r#"{"secret/data/a":{"version":"SECRET"}}"#,
+            "{}",
+        ])) {
+            match Bucket::from_bytes(&bytes) {
+                Ok(bucket) => {
+                    prop_assert!(bucket.encoded_len() <= 100 * (bytes.len() + 1));
+                    prop_assert_eq!(Bucket::from_bytes(&bucket.to_bytes()).unwrap(), bucket);
+                }
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
+
         #[test]
         fn every_bucket_survives_being_written_and_read(bucket in samples::bucket()) {
             let bytes = bucket.to_bytes();

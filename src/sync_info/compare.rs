@@ -76,8 +76,8 @@ mod tests {
     use proptest::collection::btree_map;
     use proptest::prelude::*;
 
-    use super::super::SecretType;
     use super::super::samples;
+    use super::super::{Orphans, SecretType};
     use super::*;
 
     fn bucket(entries: &[(&str, u64, &str)]) -> Bucket {
@@ -149,7 +149,10 @@ mod tests {
     }
 
     fn without_orphans(bucket: &Bucket) -> Bucket {
-        let plain = |insight: &Insight| Insight::new(insight.version, &*insight.update_time, insight.secret_type);
+        let plain = |insight: &Insight| Insight {
+            orphans: Orphans::default(),
+            ..insight.clone()
+        };
         bucket.iter().map(|(path, insight)| (path, plain(insight))).collect()
     }
 

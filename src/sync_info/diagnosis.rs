@@ -11,6 +11,7 @@ use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Map, Value};
 
+use super::Hash;
 use super::insight::SecretType;
 use crate::error::{Error, Kind};
 
@@ -107,6 +108,7 @@ fn no_insight(value: &Value) -> Option<String> {
         .or_else(|| wrong_field(fields, "updateTime", "a string", Value::is_string))
         .or_else(|| wrong_field(fields, "type", "a string", Value::is_string))
         .or_else(|| unknown_type(fields.get("type")?))
+        .or_else(|| wrong_fingerprint(fields.get("fingerprint")?))
         .or_else(|| wrong_orphans(fields.get("orphans")?))
 }
 
@@ -126,6 +128,11 @@ fn wrong_field(
 fn unknown_type(found: &Value) -> Option<String> {
     let known = found.as_str().is_some_and(|name| SecretType::try_from(name).is_ok());
     (!known).then(|| "an insight has a type that this version of vsync does not know".to_owned())
+}
+
+fn wrong_fingerprint(found: &Value) -> Option<String> {
+    let is_one = found.is_null() || found.as_str().is_some_and(|text| text.parse::<Hash>().is_ok());
+    (!is_one).then(|| "an insight's fingerprint is not 64 lower-case hex digits".to_owned())
 }
 
 fn wrong_orphans(found: &Value) -> Option<String> {

@@ -25,6 +25,11 @@ impl Hash {
         Hash(Sha256::digest(bytes).into())
     }
 
+    /// A hash that was made elsewhere, such as a keyed one.
+    pub fn from_bytes(bytes: [u8; 32]) -> Hash {
+        Hash(bytes)
+    }
+
     /// What `hasher` has made of all it was given.
     pub(super) fn finish(hasher: Sha256) -> Hash {
         Hash(hasher.finalize().into())
@@ -207,6 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz::{flaw, mutated};
 
     const EMPTY: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -311,6 +317,22 @@ mod tests {
             let hashes = seeds.iter().map(|seed| Hash::of(&seed.to_be_bytes())).collect();
             let index = Index::new(hashes).unwrap();
             prop_assert_eq!(Index::from_bytes(&index.to_bytes()).unwrap(), index);
+        }
+
+        #[test]
+        fn a_damaged_index_is_refused_or_read_as_it_is(bytes in mutated(&[
+            "[\"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\",\
+             \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"]",
+            "[\"5ecre7\"]",
+        ])) {
+            match Index::from_bytes(&bytes) {
+                Ok(index) => {
+                    let is_space = |byte: &&u8| byte.is_ascii_whitespace();
+                    let bare: Vec<u8> = bytes.iter().filter(|byte| !is_space(byte)).copied().collect();
+                    prop_assert_eq!(index.to_bytes(), bare);
+                }
+                Err(error) => prop_assert_eq!(flaw(&error, "5ecre7"), None, "{}", error),
+            }
         }
 
         #[test]

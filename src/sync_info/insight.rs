@@ -11,6 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::Hash;
 use crate::error::{Error, Kind};
 
 /// What kind of thing is kept at a path.
@@ -20,17 +21,39 @@ pub enum SecretType {
     /// A secret of a KV version 2 engine.
     #[serde(rename = "kvV2")]
     KvV2,
+    /// A secret of a KV version 1 engine.
+    #[serde(rename = "kvV1")]
+    KvV1,
+    /// An ACL policy.
+    #[serde(rename = "policy")]
+    Policy,
+    /// A role of an AppRole auth method.
+    #[serde(rename = "approle")]
+    AppRole,
 }
 
 impl SecretType {
     /// Every type this version knows.
-    pub const ALL: [SecretType; 1] = [SecretType::KvV2];
+    pub const ALL: [SecretType; 4] = [
+        SecretType::KvV2,
+        SecretType::KvV1,
+        SecretType::Policy,
+        SecretType::AppRole,
+    ];
 
     /// The name in sync info and reports.
     pub fn name(self) -> &'static str {
         match self {
             SecretType::KvV2 => "kvV2",
+            SecretType::KvV1 => "kvV1",
+            SecretType::Policy => "policy",
+            SecretType::AppRole => "approle",
         }
+    }
+
+    /// Whether it is a secret of a KV engine, of whichever version.
+    pub fn is_kv(self) -> bool {
+        matches!(self, SecretType::KvV1 | SecretType::KvV2)
     }
 }
 
@@ -64,31 +87,80 @@ impl TryFrom<Box<str>> for SecretType {
 pub struct Insight {
     /// The current version; 0 for types that have none.
     pub version: u64,
-    /// When the current version was made, as the origin spells it; never interpreted, only compared.
+    /// When the current version was made, as the origin spells it; of types without a version, when vsync first saw the
+    /// fingerprint. Never interpreted, only compared.
     pub update_time: Box<str>,
     /// What kind of thing it is.
     #[serde(rename = "type")]
     pub secret_type: SecretType,
+    /// What the version doesn't tell: of types without a version, a fingerprint of all there is; of a KV version 2
+    /// secret, one of its custom metadata and settings, if it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Box<Hash>>,
     /// Copies that a rule change left behind; only in a destination's info.
     #[serde(skip_serializing_if = "Orphans::is_empty")]
     pub orphans: Orphans,
 }
 
 impl Insight {
-    /// An insight without orphans.
+    /// An insight without a fingerprint and without orphans.
     pub fn new(version: u64, update_time: impl Into<Box<str>>, secret_type: SecretType) -> Insight {
         Insight {
             version,
             update_time: update_time.into(),
             secret_type,
+            fingerprint: None,
             orphans: Orphans::default(),
         }
+    }
+
+    /// The same with this fingerprint.
+    #[must_use]
+    pub fn with_fingerprint(self, fingerprint: Hash) -> Insight {
+        Insight {
+            fingerprint: Some(Box::new(fingerprint)),
+            ..self
+        }
+    }
+
+    /// The same with a time, if it has none yet: that of `before` if it has the same fingerprint, else `now`.
+    #[must_use]
+    pub fn dated(self, before: Option<&Insight>, now: impl FnOnce() -> String) -> Insight {
+        if !self.update_time.is_empty() {
+            return self;
+        }
+        let is_same = |before: &&Insight| {
+            before.secret_type == self.secret_type
+                && before.fingerprint == self.fingerprint
+                && !before.update_time.is_empty()
+        };
+        let update_time = match before.filter(is_same) {
+            Some(before) => before.update_time.clone(),
+            None => now().into(),
+        };
+        Insight { update_time, ..self }
+    }
+
+    /// What to remember of a secret that was read while this was known of it. If it changed in between, it is what was
+    /// read; where that has no time, it gets this one's, which with another fingerprint is no state that this origin
+    /// will ever tell of.
+    #[must_use]
+    pub fn or_as_read(&self, read: Insight) -> Insight {
+        let is_versioned = read.version > 0;
+        if read.version == self.version && (is_versioned || read.fingerprint == self.fingerprint) {
+            return self.clone();
+        }
+        let time = self.update_time.clone();
+        read.dated(None, || time.into())
     }
 
     /// Whether both speak of the same state of the secret. Orphans are a destination's own business and don't
     /// count: the origin's insight never has any.
     pub fn same_as(&self, other: &Insight) -> bool {
-        self.version == other.version && self.update_time == other.update_time && self.secret_type == other.secret_type
+        self.version == other.version
+            && self.update_time == other.update_time
+            && self.secret_type == other.secret_type
+            && self.fingerprint == other.fingerprint
     }
 }
 
@@ -101,6 +173,8 @@ struct Fields {
     update_time: Box<str>,
     #[serde(rename = "type")]
     secret_type: SecretType,
+    #[serde(default)]
+    fingerprint: Option<Box<Hash>>,
     #[serde(default)]
     orphans: Orphans,
 }
@@ -126,6 +200,7 @@ impl<'de> Visitor<'de> for InsightVisitor {
             version: fields.version,
             update_time: fields.update_time,
             secret_type: fields.secret_type,
+            fingerprint: fields.fingerprint,
             orphans: fields.orphans,
         })
     }
@@ -228,11 +303,17 @@ mod tests {
         left.orphans = ["b", "a", "b"].into_iter().collect();
         let expected = PLAIN.replace("\"kvV2\"}", "\"kvV2\",\"orphans\":[\"a\",\"b\"]}");
         assert_eq!(json(&left), expected);
+        let marked = left.with_fingerprint(Hash::of(b""));
+        let expected = expected.replace(
+            ",\"orphans\"",
+            ",\"fingerprint\":\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\",\"orphans\"",
+        );
+        assert_eq!(json(&marked), expected);
     }
 
     #[test]
     fn an_insight_stays_small() {
-        assert!(std::mem::size_of::<Insight>() <= 40);
+        assert!(std::mem::size_of::<Insight>() <= 48);
     }
 
     #[test]
@@ -242,7 +323,8 @@ mod tests {
             PLAIN,
             r#"{"type":"kvV2","updateTime":"2019-05-14T23:41:52.904927369Z","version":1}"#,
             r#"{"version":1,"updateTime":"2019-05-14T23:41:52.904927369Z","type":"kvV2","orphans":[],
-                "later":{"a":[1e999,{"b":null}]},"fingerprint":"x"}"#,
+                "later":{"a":[1e999,{"b":null}]}}"#,
+            r#"{"version":1,"updateTime":"2019-05-14T23:41:52.904927369Z","type":"kvV2","fingerprint":null}"#,
         ] {
             assert_eq!(read(text), Some(plain()), "{text}");
         }
@@ -261,6 +343,8 @@ mod tests {
             r#"{"version":1,"updateTime":7,"type":"kvV2"}"#,
             r#"{"version":1,"updateTime":"t","type":"kvv2"}"#,
             r#"{"version":1,"updateTime":"t","type":{"kvV2":null}}"#,
+            r#"{"version":1,"updateTime":"t","type":"kvV2","fingerprint":"x"}"#,
+            r#"{"version":1,"updateTime":"t","type":"kvV2","fingerprint":7}"#,
             r#"{"version":1,"updateTime":"t","type":"kvV2","orphans":null}"#,
             r#"{"version":1,"updateTime":"t","type":"kvV2","orphans":"a"}"#,
             r#"{"version":1,"updateTime":"t","type":"kvV2","orphans":[1]}"#,
@@ -278,6 +362,40 @@ mod tests {
         let later = Insight::new(1, "2019-05-14T23:41:52.904927370Z", SecretType::KvV2);
         let newer = Insight::new(2, "2019-05-14T23:41:52.904927369Z", SecretType::KvV2);
         assert!(!plain().same_as(&later) && !plain().same_as(&newer));
+        let marked = |text: &[u8]| plain().with_fingerprint(Hash::of(text));
+        assert!(!plain().same_as(&marked(b"a")) && !marked(b"a").same_as(&marked(b"b")));
+        assert!(marked(b"a").same_as(&marked(b"a")));
+    }
+
+    #[test]
+    fn a_fingerprint_keeps_the_time_at_which_it_was_first_seen() {
+        let seen = |text: &[u8], time: &str| Insight::new(0, time, SecretType::KvV1).with_fingerprint(Hash::of(text));
+        let now = || "now".to_owned();
+        let dated = |before: Option<&Insight>| seen(b"a", "").dated(before, now).update_time;
+        assert_eq!(&*dated(Some(&seen(b"a", "then"))), "then");
+        assert_eq!(&*dated(Some(&seen(b"b", "then"))), "now");
+        assert_eq!(&*dated(Some(&seen(b"a", ""))), "now");
+        assert_eq!(&*dated(None), "now");
+        let other_type = Insight::new(0, "then", SecretType::Policy).with_fingerprint(Hash::of(b"a"));
+        assert_eq!(&*dated(Some(&other_type)), "now");
+        assert_eq!(plain().dated(None, now), plain());
+    }
+
+    #[test]
+    fn what_changed_before_it_was_read_is_remembered_as_it_was_read() {
+        let known = Insight::new(0, "then", SecretType::KvV1).with_fingerprint(Hash::of(b"a"));
+        let read = |text: &[u8]| Insight::new(0, "", SecretType::KvV1).with_fingerprint(Hash::of(text));
+        assert_eq!(known.or_as_read(read(b"a")), known);
+        let changed = known.or_as_read(read(b"b"));
+        assert!(!changed.same_as(&known) && changed.fingerprint == read(b"b").fingerprint);
+        assert_eq!(&*changed.update_time, "then");
+        // Without a fingerprint nothing is known to be the same.
+        assert!(!known.or_as_read(Insight::new(0, "", SecretType::KvV1)).same_as(&known));
+        // A version's own time is not that of its metadata.
+        let versioned = Insight::new(1, "another", SecretType::KvV2);
+        assert_eq!(plain().or_as_read(versioned), plain());
+        let newer = Insight::new(2, "another", SecretType::KvV2);
+        assert_eq!(plain().or_as_read(newer.clone()), newer);
     }
 
     #[test]

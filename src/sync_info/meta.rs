@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::SecretType;
+use super::{Hash, SecretType};
 use crate::error::{Error, Kind, Result};
 use crate::transform::Rule;
 
@@ -33,6 +33,23 @@ impl Role {
     }
 }
 
+/// Which versions of a secret a destination is to hold, where its engine keeps several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Versions {
+    /// The latest one; older ones are what was the latest then.
+    #[default]
+    Latest,
+    /// Those that the origin has, under their numbers.
+    All,
+}
+
+impl Versions {
+    fn is_latest(&self) -> bool {
+        *self == Versions::Latest
+    }
+}
+
 /// The value of the key `meta`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,9 +72,21 @@ pub struct Meta {
     /// The exclude rules.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// The rules for names of policies; `None`: of an origin that none are synced, of a destination that it takes the origin's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<Vec<String>>,
+    /// The rules for names of AppRole roles; as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approles: Option<Vec<String>>,
+    /// Of an origin that has fingerprints under a key: by what another key is noticed. It reveals neither the key nor a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint_check: Option<Hash>,
     /// A destination's transformers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<Rule>,
+    /// Which versions a destination holds.
+    #[serde(default, skip_serializing_if = "Versions::is_latest")]
+    pub versions: Versions,
     /// Paths in the info, by type.
     #[serde(default)]
     pub counts: BTreeMap<SecretType, u64>,
@@ -129,7 +158,26 @@ impl Meta {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz::{flaw, mutated};
+
+    const STORED: &[&str] = &[concat!(
+        r#"{"format":1,"role":"destination","name":"eu","clusterId":"c1","namespace":"","#,
+        r#""dataPaths":[{"path":"SECRET/","mount":"secret/","mountUuid":"u1","type":"kvV2"}],"include":["a"],"#,
+        r#""transforms":[{"name":"n","from":"a","to":"b"}],"counts":{"kvV2":3},"savedAt":"t","index":"00ff"}"#
+    )];
+
+    proptest! {
+        #[test]
+        fn a_damaged_meta_is_refused_without_quoting_it_or_read_as_it_is(bytes in mutated(STORED)) {
+            match Meta::from_bytes(&bytes) {
+                Ok(meta) => prop_assert_eq!(Meta::from_bytes(&meta.to_bytes()).unwrap(), meta),
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
+    }
 
     fn meta() -> Meta {
         Meta {
@@ -146,7 +194,11 @@ mod tests {
             }],
             include: Vec::new(),
             exclude: vec!["^secret/data/tmp/".into()],
+            policies: None,
+            approles: None,
+            fingerprint_check: None,
             transforms: Vec::new(),
+            versions: Versions::Latest,
             counts: BTreeMap::from([(SecretType::KvV2, 3)]),
             saved_at: "2026-11-21T10:00:00.000Z".into(),
             index: "00ff".into(),

@@ -21,7 +21,7 @@ pub use bucket::{Bucket, bucket_of};
 pub use compare::{Operation, Task, compare};
 pub use index::{Hash, Index};
 pub use insight::{Insight, Orphans, SecretType};
-pub use meta::{FORMAT, Meta, MetaDataPath, Role};
+pub use meta::{FORMAT, Meta, MetaDataPath, Role, Versions};
 
 use crate::error::{Error, Kind, Result, fail};
 

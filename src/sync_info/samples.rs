@@ -3,7 +3,7 @@
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
-use super::{Bucket, Insight, SecretType};
+use super::{Bucket, Hash, Insight, SecretType};
 
 /// Paths as Vault has them, and paths nobody should have.
 pub(super) fn path() -> impl Strategy<Value = String> {
@@ -18,9 +18,12 @@ pub(super) fn path() -> impl Strategy<Value = String> {
 pub(super) fn insight() -> impl Strategy<Value = Insight> {
     let orphans = prop_oneof![4 => Just(Vec::new()), 1 => vec(path(), 0..3)];
     let time = prop_oneof!["20[0-9]{2}-0[1-9]-1[0-9]T23:41:52\\.[0-9]{1,9}Z", any::<String>()];
-    (any::<u64>(), time, prop::sample::select(&SecretType::ALL[..]), orphans).prop_map(
-        |(version, time, secret_type, orphans)| {
+    let fingerprint = prop::option::weighted(0.3, any::<[u8; 4]>());
+    let secret_type = prop::sample::select(&SecretType::ALL[..]);
+    (any::<u64>(), time, secret_type, fingerprint, orphans).prop_map(
+        |(version, time, secret_type, fingerprint, orphans)| {
             let mut insight = Insight::new(version, time, secret_type);
+            insight.fingerprint = fingerprint.map(|bytes| Box::new(Hash::of(&bytes)));
             insight.orphans = orphans.into_iter().collect();
             insight
         },

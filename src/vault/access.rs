@@ -40,6 +40,31 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// The mount as `path` spells it, which was asked for in `namespace`. For a path that leads into a namespace below
+    /// it, the server puts `namespace` in front of its answer; for any other it doesn't.
+    fn within(mut self, namespace: &str, path: &str) -> Mount {
+        if !path.starts_with(&self.path)
+            && let Some(inner) = self
+                .path
+                .strip_prefix(namespace)
+                .and_then(|rest| rest.strip_prefix('/'))
+            && path.starts_with(inner)
+        {
+            self.path = inner.to_string();
+        }
+        self
+    }
+
+    /// A KV mount that is still to be made.
+    pub fn planned(path: &str) -> Mount {
+        Mount {
+            path: path.to_string(),
+            engine: "kv".to_string(),
+            uuid: String::new(),
+            options: None,
+        }
+    }
+
     /// 1 or 2 for a KV mount, `None` for any other.
     pub fn kv_version(&self) -> Option<u8> {
         if !matches!(self.engine.as_str(), "kv" | "generic") {
@@ -60,6 +85,10 @@ impl Session<'_> {
     /// # Errors
     /// [`Kind::Sealed`] for a server that is sealed or not initialised; whatever keeps it from answering.
     pub fn health(&self) -> Result<Health> {
+        self.ask_health(true)
+    }
+
+    pub(super) fn ask_health(&self, retry: bool) -> Result<Health> {
         const TARGET: &str =
             "/v1/sys/health?standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200&drsecondarycode=200";
         let request = Request {
@@ -68,11 +97,10 @@ impl Session<'_> {
             headers: &[],
             body: None,
             limit: 64 << 10,
-            retry: true,
+            retry,
         };
-        let context = || format!("ask {} for its health", self.vault.http.address());
+        let context = || format!("ask {} for its health", self.http.target());
         let reply = self
-            .vault
             .http
             .send(self.scope, &request)
             .and_then(answer::done)
@@ -100,7 +128,7 @@ impl Session<'_> {
             fail(Kind::Denied, why)
         };
         match self.read(&asked) {
-            Ok(Found::Live(reply)) => data(&reply),
+            Ok(Found::Live(reply)) => data(&reply).map(|mount: Mount| mount.within(self.namespace(), path)),
             Ok(Found::Deleted(_) | Found::Absent) => nothing(),
             // No policy grants this path; it follows from rights below the mount.
             Err(error) if error.kind() == Kind::Denied => nothing(),
@@ -122,5 +150,38 @@ impl Session<'_> {
             serde_json::from_value(listed).unwrap_or_default()
         };
         Ok(paths.iter().map(of_path).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_spelled_as_the_data_path_is() {
+        for (namespace, path, answered, expected) in [
+            ("", "secret/", "secret/", "secret/"),
+            ("", "ns1/secret/a/", "ns1/secret/", "ns1/secret/"),
+            ("ns1", "secret/", "secret/", "secret/"),
+            ("ns1", "inner/team/kv/", "ns1/inner/team/kv/", "inner/team/kv/"),
+            ("ns1/inner", "deep/kv/a/", "ns1/inner/deep/kv/", "deep/kv/"),
+            // A mount inside the namespace that is called like it.
+            ("ns1", "ns1/kv/", "ns1/kv/", "ns1/kv/"),
+            // Another mount than the one that was asked for: told as it came.
+            ("ns1", "kv/", "ns1/other/", "ns1/other/"),
+            ("ns", "1/kv/", "ns1/kv/", "ns1/kv/"),
+        ] {
+            let mount = Mount {
+                path: answered.to_owned(),
+                engine: "kv".to_owned(),
+                uuid: String::new(),
+                options: None,
+            };
+            assert_eq!(
+                mount.within(namespace, path).path,
+                expected,
+                "{namespace} {path} {answered}"
+            );
+        }
     }
 }

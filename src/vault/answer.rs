@@ -4,6 +4,9 @@
 //! since they may quote what was sent. A 404 counts as absence only in the exact form that says so: a balancer's
 //! page, a missing mount or an unknown namespace also answer 404, and must not read as "deleted".
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -24,7 +27,7 @@ pub enum Found {
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
-    errors: Option<Vec<std::borrow::Cow<'a, str>>>,
+    errors: Option<Vec<Cow<'a, str>>>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -36,15 +39,19 @@ struct Envelope<'a> {
 pub fn found(reply: Reply) -> Result<Found> {
     match reply.status {
         200..=299 => Ok(Found::Live(reply)),
-        404 => match serde_json::from_slice::<Envelope>(&reply.body) {
+        404 if says_nothing_is_there(&reply.body) => Ok(Found::Absent),
+        404 => match json::<Envelope>(&reply.body) {
             Ok(Envelope { data: Some(_), .. }) => Ok(Found::Deleted(reply)),
-            Ok(Envelope {
-                errors: Some(errors), ..
-            }) if errors.is_empty() => Ok(Found::Absent),
             _ => Err(refusal(&reply)),
         },
         _ => Err(refusal(&reply)),
     }
+}
+
+/// Whether the body is an object with an empty list of errors and nothing else.
+fn says_nothing_is_there(body: &[u8]) -> bool {
+    let errors = json::<HashMap<Cow<str>, [(); 0]>>(body);
+    errors.is_ok_and(|errors| errors.len() == 1 && errors.contains_key("errors"))
 }
 
 /// Passes on the answer to what was done, and turns everything else into an error. A login page that something in
@@ -53,7 +60,7 @@ pub fn found(reply: Reply) -> Result<Found> {
 /// # Errors
 /// Every answer but a 204, and a 2xx with a JSON object.
 pub fn done(reply: Reply) -> Result<Reply> {
-    let is_object = || serde_json::from_slice::<Envelope>(&reply.body).is_ok();
+    let is_object = || json::<Envelope>(&reply.body).is_ok();
     match reply.status {
         204 => Ok(reply),
         200..=299 if is_object() => Ok(reply),
@@ -71,24 +78,105 @@ pub fn data<'a, T: Deserialize<'a>>(reply: &'a Reply) -> Result<T> {
     struct Data<T> {
         data: T,
     }
-    match serde_json::from_slice::<Data<T>>(&reply.body) {
+    match json::<Data<T>>(&reply.body) {
         Ok(envelope) => Ok(envelope.data),
         Err(_) => fail(Kind::Protocol, not_vault(reply)),
     }
 }
 
+/// The names in the answer to a listing; `None` if there are none and the server has passed over a parameter: then it
+/// also answers so where nothing is, instead of with a 404.
+///
+/// # Errors
+/// [`Kind::Protocol`] if the body isn't what a Vault sends.
+pub fn names(reply: &Reply) -> Result<Option<Vec<String>>> {
+    #[derive(Deserialize)]
+    struct Listing {
+        data: Names,
+        #[serde(default)]
+        warnings: Option<Vec<String>>,
+    }
+    #[derive(Deserialize)]
+    struct Names {
+        keys: Option<Vec<String>>,
+    }
+    let passed_over = |warning: &String| warning.contains("ignored these unrecognized parameters");
+    match json::<Listing>(&reply.body) {
+        Ok(Listing {
+            data: Names { keys: Some(names) },
+            ..
+        }) => Ok(Some(names)),
+        Ok(Listing {
+            warnings: Some(warnings),
+            ..
+        }) if warnings.iter().any(passed_over) => Ok(None),
+        _ => fail(Kind::Protocol, not_vault(reply)),
+    }
+}
+
+/// Reads JSON. What is not text as a whole is none, even if only in a part that nobody looks at.
+fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> std::result::Result<T, serde_json::Error> {
+    std::str::from_utf8(bytes).map_or_else(|_| serde_json::from_str(""), serde_json::from_str)
+}
+
 /// Phrases of real servers, what kind of error they are, and what to tell the user instead.
-const KNOWN: [(&str, Kind, &str); 18] = [
+const KNOWN: [(&str, Kind, &str); 27] = [
     (
         "check-and-set parameter did not match",
         Kind::Conflict,
         "somebody else wrote it at the same moment",
     ),
     (
+        "metadata check-and-set parameter does not match",
+        Kind::Conflict,
+        "somebody else changed its metadata at the same moment",
+    ),
+    (
+        "custom_metadata validation failed",
+        Kind::Refused,
+        "its custom metadata is over the server's limits (64 keys, 128 bytes a key, 1 to 512 bytes a value)",
+    ),
+    (
+        "path is already in use",
+        Kind::Refused,
+        "there is a mount already, of which the token may see nothing",
+    ),
+    (
+        "Upgrading from non-versioned",
+        Kind::Limited,
+        "the mount is not ready yet",
+    ),
+    (
+        // A policy's names the versions.
+        "did not match the current version",
+        Kind::Conflict,
+        "somebody else wrote it at the same moment",
+    ),
+    (
+        "invalid capability",
+        Kind::Refused,
+        "the server does not know a capability that the policy names (`scan` is known to OpenBao only)",
+    ),
+    (
+        "failed to parse policy",
+        Kind::Refused,
+        "the server can't read the text of the policy",
+    ),
+    (
+        "role_id already in use",
+        Kind::Refused,
+        "another role there has this role id already; delete that role, or give one of the two another id",
+    ),
+    (
+        "local_secret_ids can only be modified",
+        Kind::Refused,
+        "its local_secret_ids can only be set when the role is made",
+    ),
+    (
         "maximum number of strings",
         Kind::Refused,
         "it has more keys and text values than the server takes in one request (its listener's \
-         max_request_json_strings, 1000 by default)",
+         max_request_json_strings, 1000 by default, which is 498 keys with a text each)",
     ),
     (
         "estimated memory limits",
@@ -168,7 +256,7 @@ const KNOWN: [(&str, Kind, &str); 18] = [
 pub fn refusal(reply: &Reply) -> Error {
     let status = reply.status;
     let text = String::from_utf8_lossy(&reply.body);
-    if let Ok(envelope) = serde_json::from_slice::<Envelope>(&reply.body) {
+    if let Ok(envelope) = json::<Envelope>(&reply.body) {
         let errors = envelope.errors.unwrap_or_default();
         for (phrase, kind, meaning) in KNOWN {
             if errors.iter().any(|error| error.contains(phrase)) {
@@ -223,6 +311,9 @@ fn redirect(reply: &Reply) -> Error {
 }
 
 fn not_vault(reply: &Reply) -> String {
+    if reply.wants_tls() {
+        return "the server speaks TLS here: write https:// in `vault.address`".to_string();
+    }
     let what = match reply.header("content-type") {
         Some(kind) if kind.contains("html") => "an HTML page",
         _ => "something",
@@ -235,7 +326,11 @@ fn not_vault(reply: &Reply) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::fuzz::{flaw, has_half_pair, mutated, mutated_text};
 
     fn reply(status: u16, body: &str) -> Reply {
         Reply::new(status, body.as_bytes().to_vec(), &[])
@@ -261,6 +356,9 @@ mod tests {
             r#"{"errors":["namespace not found"]}"#,
             r#"{"data":null,"warnings":["Invalid path for a versioned K/V secrets engine."]}"#,
             r#"{"errors":[]"#,
+            r#"[[]]"#,
+            r#"{"errors":[],"message":"no such page"}"#,
+            r#"{"errors":[""],"errors":[]}"#,
         ] {
             assert!(found(reply(404, body)).is_err(), "{body}");
         }
@@ -320,5 +418,54 @@ mod tests {
             error.contains("https://10.0.0.2:8200") && !error.contains("hidden"),
             "{error}"
         );
+    }
+
+    const BODIES: &[&str] = &[
+        r#"{"errors":[]}"#,
+        r#"{"errors":["no handler for route \"hvs.SECRET\". route entry not found."]}"#,
+        r#"{"data":{"data":null,"metadata":{"created_time":"2026-11-21T10:00:00Z","version":3}}}"#,
+        r#"{"request_id":"r","data":{"keys":["hvs.SECRET","b/"]},"warnings":null,"errors":null}"#,
+        "<html>404 hvs.SECRET</html>",
+        "",
+    ];
+    const STATUSES: &[u16] = &[
+        0, 100, 200, 204, 299, 301, 307, 400, 403, 404, 404, 404, 404, 405, 412, 413, 429, 472, 473, 500, 501, 502,
+        503, 599, 999,
+    ];
+
+    proptest! {
+        #[test]
+        fn no_other_answer_reads_as_absence(
+            body in mutated(BODIES),
+            status in prop::sample::select(STATUSES),
+        ) {
+            prop_assume!(!has_half_pair(&body));
+            let has_data = serde_json::from_slice::<Value>(&body).is_ok_and(|body| !body["data"].is_null());
+            let nothing = serde_json::from_slice::<Value>(&body).is_ok_and(|body| body == json!({ "errors": [] }));
+            match found(Reply::new(status, body, &[])) {
+                Ok(Found::Live(_)) => prop_assert!((200..300).contains(&status)),
+                Ok(Found::Absent) => prop_assert!(status == 404 && nothing),
+                Ok(Found::Deleted(_)) => prop_assert!(status == 404 && has_data),
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
+
+        #[test]
+        fn whatever_is_answered_is_read_or_refused_without_quoting_it(
+            body in mutated(BODIES),
+            location in mutated_text(&["https://10.0.0.2:8200/v1/SECRET", "/v1/SECRET"]),
+        ) {
+            #[derive(Deserialize)]
+            struct Keys {
+                keys: Vec<String>,
+            }
+            let length = body.len();
+            let reply = Reply::new(307, body, &[("location", &location)]);
+            prop_assert!(refusal(&reply).to_string().len() < 4000);
+            match data::<Keys>(&reply) {
+                Ok(keys) => prop_assert!(keys.keys.iter().map(String::len).sum::<usize>() <= length),
+                Err(error) => prop_assert_eq!(flaw(&error, "SECRET"), None, "{}", error),
+            }
+        }
     }
 }

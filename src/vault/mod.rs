@@ -4,21 +4,31 @@
 //! engines and checks are given. Paths are passed as Vault's API spells them, unencoded and without `/v1/`.
 
 mod access;
+mod active;
 mod answer;
+mod freshness;
 mod login;
+mod token;
+mod ways;
+mod wrapped;
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::error::{Error, Kind, Result};
-use crate::http::{Http, HttpSettings, Method, Reply, Request, encode_path};
+use crate::error::{Error, Kind, Result, fail};
+use crate::http::{Http, HttpSettings, Method, Reply, Request, TlsSettings, encode_path};
 use crate::scope::Scope;
-use crate::secret::{SecretSource, SecretString};
-use login::Held;
+use crate::secret::SecretString;
+use freshness::{Age, Demand, FORWARD, Freshness, INDEX};
+use token::Held;
 
 pub use access::{Health, Mount};
+pub use active::Active;
 pub use answer::{Found, data};
+pub use token::with_tokens_kept;
+pub use ways::{AppRole, CertLogin, JwtLogin, Login, UserPassLogin};
+pub use wrapped::Unwrapped;
 
 /// The largest answer that is read, in bytes: twice what a server takes as a request by default, which also
 /// holds the names of a million keys in one folder.
@@ -29,6 +39,8 @@ const ANSWER_LIMIT: u64 = 64 << 20;
 pub struct VaultSettings {
     /// `http://` or `https://`, host and optional port, without a path or a final slash.
     pub address: String,
+    /// For an `https://` address.
+    pub tls: TlsSettings,
     /// The namespace of every request, without slashes at its ends.
     pub namespace: Option<String>,
     /// The one configured way to log in.
@@ -45,48 +57,38 @@ pub struct VaultSettings {
     pub connections: usize,
 }
 
-/// A way to log in.
-#[derive(Clone, Debug)]
-pub enum Login {
-    /// A token as configured.
-    Token(SecretString),
-    /// A file that holds the token; read again when it changes.
-    TokenFile(PathBuf),
-    /// AppRole: <https://openbao.org/api-docs/auth/approle/>.
-    AppRole(AppRole),
-}
-
-/// An AppRole login.
-#[derive(Clone, Debug)]
-pub struct AppRole {
-    /// Where the auth method is mounted, without slashes at its ends.
-    pub path: String,
-    /// The role id.
-    pub role_id: String,
-    /// The secret id; none for roles with `bind_secret_id=false`.
-    pub secret_id: Option<SecretSource>,
-}
-
 /// A client of one Vault; shared by the threads of one role.
 pub struct Vault {
     http: Http,
+    /// For keeping the token alive: no cycle's end cuts it off, and no cycle counts it.
+    keeper: Http,
     settings: VaultSettings,
     held: Held,
+    freshness: Freshness,
+    /// Whether a policy was met that cuts listings short.
+    lists_in_pages: AtomicBool,
 }
 
 impl Vault {
     /// A client; nothing is sent before the first request.
     pub fn new(settings: VaultSettings) -> Vault {
-        Vault {
-            http: Http::new(HttpSettings {
+        let http = |connections| {
+            Http::new(HttpSettings {
                 address: settings.address.clone(),
+                tls: settings.tls.clone(),
                 request_timeout: settings.request_timeout,
                 max_retries: settings.max_retries,
                 rate_limit: settings.rate_limit,
-                connections: settings.connections,
-            }),
+                connections,
+            })
+        };
+        Vault {
+            http: http(settings.connections),
+            keeper: http(1),
             settings,
             held: Held::default(),
+            freshness: Freshness::default(),
+            lists_in_pages: AtomicBool::new(false),
         }
     }
 
@@ -102,7 +104,12 @@ impl Vault {
 
     /// This Vault within `scope`.
     pub fn within<'a>(&'a self, scope: &'a Scope) -> Session<'a> {
-        Session { vault: self, scope }
+        Session {
+            vault: self,
+            http: &self.http,
+            scope,
+            version: None,
+        }
     }
 }
 
@@ -110,30 +117,88 @@ impl Vault {
 #[derive(Clone, Copy)]
 pub struct Session<'a> {
     vault: &'a Vault,
+    http: &'a Http,
     scope: &'a Scope,
+    /// The version that reads ask for, where an engine keeps several.
+    version: Option<u64>,
 }
 
 impl Session<'_> {
+    /// The same, for reads of that version.
+    #[must_use]
+    pub fn at_version(mut self, version: u64) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// The namespace of all requests; empty for the root namespace.
+    pub fn namespace(&self) -> &str {
+        self.vault.namespace()
+    }
+
     /// Reads `path`.
     ///
     /// # Errors
     /// Whatever is not a clear answer of Vault's, by kind.
     pub fn read(&self, path: &str) -> Result<Found> {
-        answer::found(self.send(Method::Get, path, None)?)
+        let query = self.version.map(|version| format!("?version={version}"));
+        answer::found(self.send_asking(Method::Get, (path, &query.unwrap_or_default()), None)?)
     }
 
-    /// The names in the folder `path` (which ends with `/`); those of folders end with `/`.
+    /// All names in the folder `path` (which ends with `/`); those of folders end with `/`.
+    ///
+    /// A policy of OpenBao's may cut every listing short (`pagination_limit`), and an answer that is cut says nothing of it.
+    /// But who asks for more names than that is refused, so all are asked for, and after a refusal page by page.
     ///
     /// # Errors
     /// Whatever is not a clear answer of Vault's, by kind. An empty or missing folder is no error.
     pub fn list(&self, path: &str) -> Result<Vec<String>> {
-        #[derive(serde::Deserialize)]
-        struct Keys {
-            keys: Vec<String>,
+        if self.vault.lists_in_pages.load(Ordering::Relaxed) {
+            return self.list_in_pages(path);
         }
-        match answer::found(self.send(Method::List, path, None)?)? {
-            Found::Live(reply) => Ok(data::<Keys>(&reply)?.keys),
-            Found::Absent => Ok(Vec::new()),
+        match self.list_page(path, "?limit=-1") {
+            Ok(Some(names)) => Ok(names),
+            Ok(None) => self.list_first(path),
+            Err(error) if error.kind() == Kind::Denied => {
+                let names = self.list_in_pages(path)?;
+                self.vault.lists_in_pages.store(true, Ordering::Relaxed);
+                Ok(names)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is answered to who asks for nothing in particular: all names, or as many as a policy allows.
+    fn list_first(&self, path: &str) -> Result<Vec<String>> {
+        let names = self.list_page(path, "")?;
+        names.ok_or_else(|| Error::new(Kind::Protocol, "its listing holds no names, not even none"))
+    }
+
+    fn list_in_pages(&self, path: &str) -> Result<Vec<String>> {
+        let mut names = self.list_first(path)?;
+        while let Some(last) = names.last() {
+            let page = self.list_page(path, &format!("?after={}", encode_path(last)))?;
+            let page = page.unwrap_or_default();
+            if page.is_empty() || page == names {
+                // What knows no pages (KV version 1) gives all names each time.
+                break;
+            }
+            if page.iter().any(|name| name <= last) {
+                return fail(
+                    Kind::Protocol,
+                    "its listing does not go on where the page before it ended",
+                );
+            }
+            names.extend(page);
+        }
+        Ok(names)
+    }
+
+    /// `None` if the server does not know the query, and does not say of what is empty that it is.
+    fn list_page(&self, path: &str, query: &str) -> Result<Option<Vec<String>>> {
+        match answer::found(self.send_asking(Method::List, (path, query), None)?)? {
+            Found::Live(reply) => answer::names(&reply),
+            Found::Absent => Ok(Some(Vec::new())),
             Found::Deleted(reply) => Err(answer::refusal(&reply)),
         }
     }
@@ -157,13 +222,19 @@ impl Session<'_> {
     /// Sends a request with the token. After a refusal the token looks itself up: if it is dead, it is had
     /// again where that is possible and the request is sent once more.
     fn send(&self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Reply> {
+        self.send_asking(method, (path, ""), body)
+    }
+
+    /// As [`send`](Self::send), with a query.
+    fn send_asking(&self, method: Method, (path, query): (&str, &str), body: Option<&[u8]>) -> Result<Reply> {
+        let target = format!("/v1/{}{query}", encode_path(path));
         let token = self.token()?;
-        let reply = self.send_with(Some(&token), method, path, body)?;
+        let reply = self.send_to(Some(&token), method, &target, body)?;
         if !is_refused(&reply) {
             return Ok(reply);
         }
         match self.replace_if_dead(&token)? {
-            Some(fresh) => self.send_with(Some(&fresh), method, path, body),
+            Some(fresh) => self.send_to(Some(&fresh), method, &target, body),
             None => Ok(reply),
         }
         .and_then(|reply| {
@@ -175,6 +246,7 @@ impl Session<'_> {
         })
     }
 
+    /// Sends a request with that token.
     fn send_with(
         &self,
         token: Option<&SecretString>,
@@ -182,23 +254,67 @@ impl Session<'_> {
         path: &str,
         body: Option<&[u8]>,
     ) -> Result<Reply> {
-        let namespace = self.vault.settings.namespace.as_deref();
-        let mut headers = [("", ""); 2];
+        self.send_to(token, method, &format!("/v1/{}", encode_path(path)), body)
+    }
+
+    /// Sends a request to an encoded path and query. An answer that is older than what is demanded is none.
+    fn send_to(
+        &self,
+        token: Option<&SecretString>,
+        method: Method,
+        target: &str,
+        body: Option<&[u8]>,
+    ) -> Result<Reply> {
+        let freshness = &self.vault.freshness;
+        let mut demand = freshness.now();
+        let mut reply = self.send_demanding(&demand, token, (method, target, body))?;
+        if !matches!(method, Method::Get | Method::List) {
+            // What only the active node can do needs no second look.
+            freshness.check(&demand, &reply);
+            return Ok(reply);
+        }
+        let mut age = freshness.check(&demand, &reply);
+        if age == Age::OldUnasked {
+            demand = freshness.now();
+            reply = self.send_demanding(&demand, token, (method, target, body))?;
+            age = freshness.check(&demand, &reply);
+        }
+        match age {
+            Age::Recent => Ok(reply),
+            Age::Old | Age::OldUnasked => fail(
+                Kind::Limited,
+                format!(
+                    "{} answers with old data: a standby that lags behind, or another cluster",
+                    self.http.target()
+                ),
+            ),
+        }
+    }
+
+    fn send_demanding(
+        &self,
+        demand: &Demand,
+        token: Option<&SecretString>,
+        (method, target, body): (Method, &str, Option<&[u8]>),
+    ) -> Result<Reply> {
+        let mut headers = [("", ""); 4];
         let mut count = 0;
         for (name, value) in [
             ("X-Vault-Token", token.map(SecretString::reveal)),
-            ("X-Vault-Namespace", namespace),
+            ("X-Vault-Namespace", self.vault.settings.namespace.as_deref()),
+            (INDEX, demand.header()),
+            (FORWARD.0, demand.header().map(|_| FORWARD.1)),
         ] {
             if let Some(value) = value {
                 headers[count] = (name, value);
                 count += 1;
             }
         }
-        self.vault.http.send(
+        self.http.send(
             self.scope,
             &Request {
                 method,
-                target: &format!("/v1/{}", encode_path(path)),
+                target,
                 headers: &headers[..count],
                 body,
                 limit: ANSWER_LIMIT,

@@ -20,16 +20,18 @@ pub enum Line {
     DestinationUnchanged,
     OriginChanged,
     DestinationChanged,
+    Verify,
 }
 
 impl Line {
-    pub const ALL: [Line; 6] = [
+    pub const ALL: [Line; 7] = [
         Line::OriginFirst,
         Line::DestinationFirst,
         Line::OriginUnchanged,
         Line::DestinationUnchanged,
         Line::OriginChanged,
         Line::DestinationChanged,
+        Line::Verify,
     ];
 
     pub fn name(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Line {
             Line::DestinationUnchanged => "destination, no changes",
             Line::OriginChanged => "origin, 1 % changed",
             Line::DestinationChanged => "destination, 1 % changed",
+            Line::Verify => "verify",
         }
     }
 }
@@ -63,6 +66,8 @@ pub struct Sample {
     pub usage: Usage,
     /// The share of the machine's CPU time that other programs took meanwhile, from 0 to 1.
     pub others: f64,
+    /// CPU time of the origin's and the destination's server meanwhile.
+    pub servers: [Duration; 2],
     /// What the cycle asked.
     pub asked: Asked,
     /// What had to be asked.

@@ -56,7 +56,7 @@ impl Used {
 }
 
 /// CPU time of a process in user and in kernel mode.
-fn of_process(id: u32) -> Duration {
+pub fn of_process(id: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     // What comes after the name, which may hold anything.
     let after = stat.rsplit(')').next().unwrap_or_default();

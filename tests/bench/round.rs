@@ -15,7 +15,7 @@ use crate::common::consul;
 use crate::common::vault_server::{self, VaultServer};
 use crate::common::vsync::{Output, Vsync, set, two_vaults, two_vaults_and_consul};
 use crate::figures::{Asked, Line, Sample};
-use crate::others::Others;
+use crate::others::{Others, of_process};
 use crate::raw::{self, Step, Took};
 use crate::secrets::{DESTINATION, ORIGIN, Requests, Secrets};
 
@@ -52,6 +52,7 @@ pub fn run(arguments: &Arguments, store: Store, secrets: usize) -> Vec<(Line, Sa
     }
     samples.push(round.origin_line(Line::OriginChanged));
     samples.push(round.destination_line(Line::DestinationChanged, &changed, 2));
+    samples.push(round.verify_line(&all));
     samples
 }
 
@@ -170,6 +171,55 @@ impl<'a> Round<'a> {
             sample.reported
         );
         (line, sample)
+    }
+
+    /// `vsync verify` beside one read of each secret and one listing of each folder at both ends.
+    fn verify_line(&self, numbers: &[usize]) -> (Line, Sample) {
+        let ends = [(&self.origin, ORIGIN), (&self.destination, DESTINATION)];
+        let ends = ends.map(|(vault, server)| Requests {
+            vault,
+            server,
+            mount: MOUNT,
+        });
+        let folders = self.secrets.all_folders();
+        let listings = folders
+            .iter()
+            .map(|folder| ends.iter().map(|end| end.list(folder)).collect());
+        let reads = numbers
+            .iter()
+            .map(|&number| ends.iter().map(|end| end.read(number)).collect());
+        let tasks: Vec<_> = listings.chain(reads).collect();
+        let servers = || [&self.origin, &self.destination].map(|server| of_process(server.process_id()));
+        let others = self.others();
+        let before = self.send(&tasks);
+        let since = servers();
+        let (output, usage) = child::run(&self.vsync, self.binary, &["verify", "-o", "json"]);
+        let now = servers();
+        let after = self.send(&tasks);
+        output.expect_code(0);
+        let report = output.reports.last().expect("a summary")["destinations"][0].clone();
+        output.expect(report["equal"] == self.secrets.0, "every secret is equal");
+        let of = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+        let sample = Sample {
+            ceiling: Some(mean(before, after)),
+            cycle: Duration::from_millis(of("/durationMs")),
+            usage,
+            others: others.share(),
+            servers: [0, 1].map(|n| now[n].saturating_sub(since[n])),
+            asked: Asked {
+                origin: of("/requests/originVault"),
+                destination: of("/requests/destinationVault"),
+                consul: of("/requests/consul"),
+            },
+            least: Asked {
+                origin: tasks.len() as u64,
+                destination: tasks.len() as u64,
+                consul: 0,
+            },
+            reported: report,
+            ..Sample::default()
+        };
+        (Line::Verify, sample)
     }
 
     fn cycle(&self, role: &str) -> Sample {

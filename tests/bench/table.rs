@@ -152,6 +152,7 @@ pub fn verdicts(all: &[Figures], quiet: &Quiet) -> String {
                 verdict(cpu < CPU_A_SECRET, format!("{cpu:.0} µs"))
             },
         ),
+        row("verify: each server busier than vsync".to_owned(), &busy),
     ];
     let reads = format!(
         "Cycles without changes read no secret's value: {} (seen from proxies before both servers; the destination's \
@@ -166,6 +167,17 @@ pub fn verdicts(all: &[Figures], quiet: &Quiet) -> String {
         MOST_OTHERS * 100.0
     );
     format!("{}\n\n{reads}\n\n{counted}", lines.join("\n"))
+}
+
+/// The CPU times of vsync, the origin's server and the destination's while the secrets were compared.
+fn busy(figures: &Figures) -> String {
+    let median = |of: &dyn Fn(&crate::figures::Sample) -> Duration| {
+        Duration::from_secs_f64(figures.median(Line::Verify, |sample| of(sample).as_secs_f64()))
+    };
+    let own = median(&|sample| sample.usage.cpu);
+    let servers = [0, 1].map(|n| median(&|sample| sample.servers[n]));
+    let text = format!("{}, {}, {}", time(own), time(servers[0]), time(servers[1]));
+    verdict(servers.iter().all(|server| *server > own), text)
 }
 
 fn verdict(reached: bool, figure: String) -> String {

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::http::{self, Answer, Request};
@@ -159,6 +161,25 @@ impl Consul {
         self.ok("PUT", &target, Some(value)).text().trim() == "true"
     }
 
+    /// Writes what a transaction would have written, without its checks: as if its writes had come one by one, and no
+    /// more of them than these.
+    #[track_caller]
+    pub fn write(&self, operations: &[(String, String, Vec<u8>)]) {
+        for (verb, key, value) in operations {
+            match verb.as_str() {
+                "set" | "cas" => self.put(key, value),
+                "delete" => self.delete(key),
+                _ => {}
+            }
+        }
+    }
+
+    /// The session that holds a lock, if one does.
+    #[track_caller]
+    pub fn holder(&self, key: &str) -> Option<String> {
+        self.entry(key)?["Session"].as_str().map(str::to_owned)
+    }
+
     /// Creates an ACL policy. Rules are HCL: `key_prefix "a/" { policy = "write" }`.
     #[track_caller]
     pub fn policy(&self, name: &str, rules: &str) {
@@ -174,6 +195,18 @@ impl Consul {
         let answer = self.ok("PUT", "/v1/acl/token", Some(body.as_bytes())).json();
         answer["SecretID"].as_str().expect("a token").to_owned()
     }
+}
+
+/// What a transaction's body holds: verb, key and value of each operation. Nothing if it is none.
+pub fn operations(body: &[u8]) -> Vec<(String, String, Vec<u8>)> {
+    let parsed: Vec<Value> = serde_json::from_slice(body).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let operation = |operation: &Value| {
+        let operation = &operation["KV"];
+        let value = BASE64_STANDARD.decode(text(&operation["Value"])).expect("base64");
+        (text(&operation["Verb"]), text(&operation["Key"]), value)
+    };
+    parsed.iter().map(operation).collect()
 }
 
 /// The shared agent, in memory.
@@ -196,6 +229,14 @@ pub fn start() -> ConsulServer {
 pub fn start_acl() -> ConsulServer {
     ConsulServer::launch_and_wait(&Kind {
         acl: true,
+        ..Kind::default()
+    })
+}
+
+/// As [`start`], with configuration in HCL.
+pub fn start_with(configuration: &str) -> ConsulServer {
+    ConsulServer::launch_and_wait(&Kind {
+        configuration: configuration.to_owned(),
         ..Kind::default()
     })
 }
@@ -242,6 +283,7 @@ struct Kind {
     acl: bool,
     servers: u8,
     datacenter: Option<(String, u16)>,
+    configuration: String,
 }
 
 impl Default for Kind {
@@ -251,6 +293,7 @@ impl Default for Kind {
             acl: false,
             servers: 1,
             datacenter: None,
+            configuration: String::new(),
         }
     }
 }
@@ -322,6 +365,14 @@ impl ConsulServer {
         *process = launch(&self.folder, &self.arguments, false);
         drop(process);
         self.wait_until_usable();
+    }
+
+    /// Kills the agent and starts it again on the same port, without its data.
+    #[track_caller]
+    pub fn restart_empty(&self) {
+        self.kill();
+        std::fs::remove_dir_all(self.folder.join("data")).expect("the agent's data");
+        self.restart();
     }
 
     /// Stops the agent from running: connections are taken by the system and never answered.
@@ -400,6 +451,9 @@ impl Kind {
                 }}"#
             );
             arguments.push(format!("-hcl={acl}"));
+        }
+        if !self.configuration.is_empty() {
+            arguments.push(format!("-hcl={}", self.configuration));
         }
         if let Some((name, port)) = &self.datacenter {
             arguments.push(format!("-datacenter={name}"));

@@ -236,6 +236,14 @@ impl Info {
         }
     }
 
+    /// Takes the lock away from a role that was killed, as an operator may who does not want to wait for its end.
+    #[track_caller]
+    pub fn unlock(&self, role: &str) {
+        if let Info::Consul(consul, prefix) = self {
+            consul.delete(&format!("{prefix}{role}/lock"));
+        }
+    }
+
     /// All keys below `folder` (`origin/`) with what changes whenever they are written, even with the same bytes.
     #[track_caller]
     pub fn stamps(&self, folder: &str) -> BTreeMap<String, String> {
@@ -247,11 +255,12 @@ impl Info {
                     let stamp = format!("{} {}.{:09}", about.ino(), about.mtime(), about.mtime_nsec());
                     (format!("{folder}{}", entry.file_name().into_string().unwrap()), stamp)
                 };
-                // The lock file is no key: its holder's name is written into it at each run.
+                // The lock is no key of the info: its holder's name is written into it at each run.
                 entries.map(stamp).filter(|(key, _)| !key.ends_with("/lock")).collect()
             }
             Info::Consul(consul, prefix) => {
-                let keys = consul.keys(&format!("{prefix}{folder}"));
+                let mut keys = consul.keys(&format!("{prefix}{folder}"));
+                keys.retain(|key| !key.ends_with("/lock"));
                 let stamp = |key: String| {
                     let index = consul.modify_index(&key).to_string();
                     (key[prefix.len()..].to_owned(), index)
@@ -317,10 +326,17 @@ fn canonical(listed: &BTreeMap<String, Value>, key: &str, count: usize) -> Vec<u
         .filter(|(path, _)| Info::bucket_of(role, path, count) == key);
     let entry = |(path, insight): (&String, &Value)| {
         let fields: &Map<String, Value> = insight.as_object().expect("an insight");
-        assert_eq!(fields.len(), 3, "{path}: {insight}");
+        // Only where there is something to say.
+        let fingerprint = fields.get("fingerprint");
+        assert_eq!(
+            fields.len(),
+            3 + usize::from(fingerprint.is_some()),
+            "{path}: {insight}"
+        );
+        let fingerprint = fingerprint.map_or(String::new(), |hash| format!(r#","fingerprint":{hash}"#));
         let (version, time, kind) = (&fields["version"], &fields["updateTime"], &fields["type"]);
         format!(
-            r#"{}:{{"version":{version},"updateTime":{time},"type":{kind}}}"#,
+            r#"{}:{{"version":{version},"updateTime":{time},"type":{kind}{fingerprint}}}"#,
             json!(path)
         )
     };

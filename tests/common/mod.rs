@@ -12,6 +12,9 @@
 pub mod consul;
 pub mod http;
 pub mod info;
+pub mod issuer;
+pub mod pipe;
+pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod random;

@@ -276,8 +276,9 @@ pub fn log_tail(log: &Path) -> String {
 
 /// Distinct loopback ports on which nothing listens.
 ///
-/// They lie below the range from which the kernel takes ports for outgoing connections and for port 0, so
-/// none is taken between this call and the server's start, nor while a stopped server waits for its restart.
+/// They lie below the range from which the kernel takes ports for outgoing connections and for port 0, and each is
+/// locked for other test runs as long as this one lasts: so none is taken between this call and the server's start, nor
+/// while a stopped server waits for its restart.
 pub fn free_ports<const N: usize>() -> [u16; N] {
     std::array::from_fn(|_| free_port())
 }
@@ -292,10 +293,36 @@ fn free_port() -> u16 {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = FIRST + start.wrapping_add(step) % COUNT;
         let port = u16::try_from(port).expect("below 65536");
-        let is_free = TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
-        if is_free {
+        if is_ours(port) && is_free(port) {
             return port;
         }
     }
     panic!("no free port on 127.0.0.1");
+}
+
+/// The first of two free ports that follow each other: a development server takes the second for its cluster.
+pub fn free_pair() -> u16 {
+    loop {
+        let first = free_port();
+        if is_ours(first + 1) && is_free(first + 1) {
+            return first;
+        }
+    }
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// Locks the port for this process until its end; `false` if another test run has it.
+fn is_ours(port: u16) -> bool {
+    static LOCKS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("vsync-test-ports");
+    let lock = std::fs::create_dir_all(&folder).and_then(|()| File::create(folder.join(port.to_string())));
+    let lock = lock.unwrap_or_else(|error| panic!("lock port {port} in {}: {error}", folder.display()));
+    let is_ours = lock.try_lock().is_ok();
+    if is_ours {
+        LOCKS.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+    }
+    is_ours
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::http::{self, Request};
-use super::process::{Launch, Process, free_ports};
+use super::pipe::Pipe;
+use super::process::{Launch, Process, free_pair, free_ports};
 use super::vault::Vault;
 use super::{Folder, bao_binary, unique, wait};
 
@@ -46,6 +47,46 @@ pub fn start_raft() -> VaultServer {
     VaultServer::raft("")
 }
 
+/// A cluster of nodes with raft storage for one test, the first one active and the others its standbys, all with the
+/// first one's root token. Takes 2 s a node. For their first 10 s the standbys have no vote, so none becomes active.
+pub fn start_cluster<const NODES: usize>() -> [VaultServer; NODES] {
+    start_nodes("")
+}
+
+/// As [`start_cluster`], and each node may become active.
+pub fn start_voters<const NODES: usize>() -> [VaultServer; NODES] {
+    let mut nodes = start_nodes(
+        r#"autopilot_reconcile_interval = "100ms"
+           autopilot_update_interval = "100ms""#,
+    );
+    let at_once = json!({ "server_stabilization_time": "100ms" });
+    nodes[0].ok("POST", "sys/storage/raft/autopilot/configuration", Some(&at_once));
+    // As soon as others have a vote, a slow machine may elect one of them.
+    let active = wait::until("all nodes are voters", LIMIT, || {
+        let active = nodes.iter().position(|node| node.health() == Ok(200));
+        let active = active.ok_or("no node is active")?;
+        let (_, answer) = nodes[active].request("GET", "sys/storage/raft/configuration", None);
+        match answer["data"]["config"]["servers"].as_array() {
+            Some(all) if all.len() == NODES && all.iter().all(|server| server["voter"] == true) => Ok(active),
+            _ => Err(answer.to_string()),
+        }
+    });
+    nodes.swap(0, active);
+    nodes
+}
+
+fn start_nodes<const NODES: usize>(storage: &str) -> [VaultServer; NODES] {
+    let mut nodes = Vec::new();
+    for _ in 0..NODES {
+        let node = match nodes.first() {
+            None => VaultServer::raft(storage),
+            Some(first) => VaultServer::joined(first, storage),
+        };
+        nodes.push(node);
+    }
+    nodes.try_into().unwrap_or_else(|_| panic!("{NODES} nodes"))
+}
+
 /// A running server, or one that can be started again. As a [`Vault`], it is its root token's.
 pub struct VaultServer {
     // The order matters: the process ends before its folder is removed.
@@ -55,13 +96,15 @@ pub struct VaultServer {
     unseal_key: Mutex<String>,
     /// Where restarting loses everything: the server then comes back unsealed and with its own token.
     is_dev: bool,
+    /// What the other nodes of its cluster reach it by.
+    pipe: Option<Pipe>,
     folder: Folder,
 }
 
 impl VaultServer {
     fn dev(configuration: &str, shared: bool) -> VaultServer {
         let folder = Folder::new();
-        let [port] = free_ports();
+        let port = free_pair();
         let token = unique("root-token");
         let mut arguments = vec![
             "server".to_owned(),
@@ -80,9 +123,31 @@ impl VaultServer {
         server
     }
 
-    fn raft(configuration: &str) -> VaultServer {
+    /// `storage` are further settings of the storage.
+    fn raft(storage: &str) -> VaultServer {
+        let mut server = VaultServer::raft_node(storage);
+        server.initialise();
+        server
+    }
+
+    /// A standby in the cluster of `first`.
+    fn joined(first: &VaultServer, storage: &str) -> VaultServer {
+        let mut server = VaultServer::raft_node(storage);
+        server.wait_for_health(501);
+        server.vault.token.clone_from(&first.vault.token);
+        let key = lock(&first.unseal_key).clone();
+        let leader = json!({ "leader_api_addr": first.vault.address });
+        server.anonymous("/v1/sys/storage/raft/join", &leader);
+        server.anonymous("/v1/sys/unseal", &json!({ "key": key }));
+        *lock(&server.unseal_key) = key;
+        server.wait_for_health(429);
+        server
+    }
+
+    fn raft_node(storage: &str) -> VaultServer {
         let folder = Folder::new();
         let [port, cluster_port] = free_ports();
+        let pipe = Pipe::start(cluster_port);
         let data = folder.join("data");
         std::fs::create_dir(&data).expect("the test's folder is writable");
         let path = folder.write(
@@ -91,8 +156,9 @@ impl VaultServer {
                 r#"
                 storage "raft" {{
                   path = "{}"
-                  node_id = "n1"
+                  node_id = "n{port}"
                   performance_multiplier = 1
+                  {storage}
                 }}
                 listener "tcp" {{
                   address = "127.0.0.1:{port}"
@@ -100,16 +166,16 @@ impl VaultServer {
                   tls_disable = true
                 }}
                 api_addr = "http://127.0.0.1:{port}"
-                cluster_addr = "http://127.0.0.1:{cluster_port}"
-                {configuration}
+                cluster_addr = "http://127.0.0.1:{}"
                 "#,
-                data.display()
+                data.display(),
+                pipe.port()
             ),
         );
         let arguments = vec!["server".to_owned(), format!("-config={}", path.display())];
         let mut server = VaultServer::new(folder, port, String::new(), arguments, false);
         server.is_dev = false;
-        server.initialise();
+        server.pipe = Some(pipe);
         server
     }
 
@@ -127,6 +193,7 @@ impl VaultServer {
             arguments,
             unseal_key,
             is_dev: true,
+            pipe: None,
             folder,
         }
     }
@@ -138,6 +205,22 @@ impl VaultServer {
         self.vault.token = answer["root_token"].as_str().expect("a root token").to_owned();
         *lock(&self.unseal_key) = answer["keys"][0].as_str().expect("an unseal key").to_owned();
         self.unseal();
+    }
+
+    /// Keeps the other nodes of its cluster from reaching it, so that it hears of no change; it can still reach them.
+    pub fn cut_off(&self) {
+        self.pipe.iter().for_each(Pipe::cut);
+    }
+
+    /// Ends what [`VaultServer::cut_off`] began.
+    pub fn reach_again(&self) {
+        self.pipe.iter().for_each(Pipe::mend);
+    }
+
+    /// Waits until the node is active.
+    #[track_caller]
+    pub fn wait_active(&self) {
+        self.wait_until_active();
     }
 
     /// Seals the server: it answers 503 to everything.

@@ -4,6 +4,7 @@
 //! gives, so nothing of the developer's machine leaks in. A failed assertion shows the whole run.
 
 use std::ffi::OsString;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -172,6 +173,17 @@ impl Daemon {
     /// The JSON objects it has written to stdout so far.
     pub fn reports(&self) -> Vec<Value> {
         reports(&self.stdout())
+    }
+
+    /// The JSON objects in whole lines of stdout after its first `read` bytes, and how far that is.
+    pub fn reports_after(&self, read: usize) -> (Vec<Value>, usize) {
+        let mut text = String::new();
+        let file = std::fs::File::open(&self.stdout).and_then(|mut file| {
+            file.seek(SeekFrom::Start(read as u64))?;
+            file.read_to_string(&mut text)
+        });
+        let whole = file.map_or(0, |_| text.rfind('\n').map_or(0, |end| end + 1));
+        (reports(&text[..whole]), read + whole)
     }
 
     /// Waits until stderr holds `text`.

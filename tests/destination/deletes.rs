@@ -39,6 +39,14 @@ fn only_a_clear_answer_of_the_origin_deletes() {
             Action::Answer(Reply::json(404, &json!({"warnings": ["Invalid path"]}))),
         ),
         ("404 as a page", Action::html(404)),
+        (
+            "404 with data that is no deleted secret",
+            Action::Answer(Reply::json(404, &json!({"data": {"status": "not found"}}))),
+        ),
+        (
+            "404 with an empty list of errors and more",
+            Action::Answer(Reply::json(404, &json!({"errors": [], "message": "no such page"}))),
+        ),
         ("200 as a page", Action::html(200)),
         (
             "200 without data",

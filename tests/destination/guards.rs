@@ -185,6 +185,7 @@ fn a_long_cycle_that_is_killed_has_saved_what_it_copied() {
     });
     running.kill();
     drop(running);
+    pair.unlock();
     pair.at_destination.close_connections();
     last.release();
 
@@ -221,6 +222,7 @@ fn a_slow_cycle_that_is_killed_has_saved_what_it_copied() {
     });
     running.kill();
     drop(running);
+    pair.unlock();
     pair.at_destination.close_connections();
     held.release();
     same("known", pair.known(), ["a", "b"]);
@@ -238,7 +240,7 @@ fn a_cycle_that_is_cut_off_saves_nothing() {
         pair.seed(&["c"]);
         pair.run_origin();
         if how == "timeout" {
-            pair.configure_destination("timeout", json!("700ms"));
+            pair.configure_destination("timeout", json!("2s"));
         }
         let held = pair.at_origin.when(pair.here("GET", "c"), Action::Hold);
         let running = pair.vsync().args(["destination", "--once", "-o", "json"]).spawn();

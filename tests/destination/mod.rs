@@ -205,6 +205,7 @@ impl Pair {
         let consul = consul::shared();
         let keys = consul.keys(&format!("{}{role}/", self.sync_path));
         keys.into_iter()
+            .filter(|key| !key.ends_with("/lock"))
             .map(|key| {
                 let index = consul.modify_index(&key);
                 (key, index)
@@ -238,6 +239,11 @@ impl Pair {
     /// The key of the destination's sync info.
     pub fn key(&self, name: &str) -> String {
         format!("{}destination/{name}", self.sync_path)
+    }
+
+    /// Takes the lock away from a destination that was killed, as an operator may who does not want to wait for its end.
+    pub fn unlock(&self) {
+        consul::shared().delete(&self.key("lock"));
     }
 
     /// Removes the destination's sync info, as an accident would.

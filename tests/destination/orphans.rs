@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Pair, expect, expect_problem, same};
+use crate::common::consul;
 use crate::common::proxy::Action;
 
 /// Ways to take the folder `tmp/` out of the rules, and to take that back.
@@ -333,37 +334,40 @@ fn a_copy_outside_the_data_paths_of_today_is_not_pruned_and_said_so() {
 
 #[test]
 fn a_crash_at_any_write_of_a_rule_change_leaves_nothing_wrong() {
-    // Which of the sync info's keys is being written when the process dies, and how often it was written before.
-    for (key, times) in [
-        ("meta", 0),
-        ("[0-4]", 0),
-        ("[0-4]", 1),
-        ("index", 0),
-        ("meta", 1),
-        ("[0-4]", 2),
-        ("index", 1),
+    // In which save the process dies, on which of its keys, and how many of these were written before.
+    for (saves, key, times) in [
+        (0, "meta", 0),
+        (0, "[0-4]", 0),
+        (0, "[0-4]", 1),
+        (0, "index", 0),
+        (1, "meta", 0),
+        (1, "[0-4]", 0),
+        (1, "[0-4]", 1),
+        (1, "index", 0),
     ] {
         let mut pair = Pair::new();
         lead_to(&mut pair, "one");
         pair.seed_and_sync(&["a", "b", "c", "d", "e", "f"]);
         lead_to(&mut pair, "two");
         pair.run_origin();
-        let pattern = regex::Regex::new(&format!("^PUT /v1/kv/{}(\\?|$)", pair.key(key))).unwrap();
-        let held = {
-            let pattern = pattern.clone();
-            pair.at_consul
-                .when(move |line: &str| pattern.is_match(line), Action::Hold)
-        };
-        let passed = pair
-            .at_consul
-            .when_first(times, move |line: &str| pattern.is_match(line), Action::Forward);
+        let is_save = |line: &str| line.starts_with("PUT /v1/txn?");
+        let held = pair.at_consul.when(is_save, Action::Hold);
+        // The entries are settled by a first save, and what was copied is in the second.
+        pair.at_consul.when_first(saves, is_save, Action::Forward);
         let running = pair.vsync().args(["destination", "--once"]).spawn();
         held.wait_until_held(1);
-        same("passed before", passed.seen(), times);
         running.kill();
         drop(running);
         pair.at_consul.close_connections();
         held.release();
+        pair.unlock();
+        // What the kill leaves of a save whose writes go one by one: those before the first one of that key.
+        let save = pair.at_consul.seen().into_iter().rfind(|seen| is_save(&seen.line));
+        let operations = consul::operations(&save.unwrap().body);
+        let pattern = regex::Regex::new(&format!("^{}$", pair.key(key))).unwrap();
+        let mut of_that_key = (0..operations.len()).filter(|n| pattern.is_match(&operations[*n].1));
+        let cut = of_that_key.nth(times).expect("it is in the save");
+        consul::shared().write(&operations[..cut]);
 
         let report = pair.sync();
         expect(
@@ -381,7 +385,7 @@ fn a_crash_at_any_write_of_a_rule_change_leaves_nothing_wrong() {
         same("info", pair.info(), pair.info_of("origin"));
         for name in ["a", "b", "c", "d", "e", "f"] {
             let versions = pair.versions(&[&format!("one/{name}"), &format!("two/{name}")]);
-            same(&format!("{key} {times}: {name}"), versions, [None, Some(1)]);
+            same(&format!("{saves} {key} {times}: {name}"), versions, [None, Some(1)]);
         }
     }
 }

@@ -146,7 +146,7 @@ impl Scene {
             Moment::DestinationInfoBucket => format!("PUT /v1/kv/{destination_keys}{}", bucket("destination")),
             Moment::DestinationInfoIndex => format!("PUT /v1/kv/{destination_keys}index"),
         };
-        // A save may go in one transaction, which is all its moments at once.
+        // A save goes in one transaction, which is all its moments at once.
         let is_save = moment.is_save();
         let matching = move |found: &str| found.starts_with(&line) || (is_save && found.starts_with("PUT /v1/txn"));
         (self.proxy(moment.server()), matching)
@@ -165,6 +165,11 @@ impl Scene {
     /// As [`Scene::run`], without waiting for its end.
     pub fn start(&self, command: &str, flags: &[&str]) -> Daemon {
         self.vsync.args(Scene::arguments(command, flags)).spawn()
+    }
+
+    /// For after a fault that kept a lock from being given back.
+    pub fn unlock(&self, role: &str) {
+        self.info(role).unlock(role);
     }
 
     fn info(&self, role: &str) -> &Info {
@@ -188,9 +193,9 @@ impl Scene {
             // If only the answer was lost: then all of it was saved.
             self.info(role).sound(role, BUCKETS);
         }
-        // Before a delete it is saved that it is about to happen.
-        let is_noted = moment == Moment::DestinationDelete;
-        let may_have_saved = matches!(result, "saved" | "partial") || moment.is_save() || is_noted;
+        // Before its deletes a destination saves what it has copied, and that they are about to happen.
+        let has_checkpoint = moment == Moment::DestinationDelete;
+        let may_have_saved = matches!(result, "saved" | "partial") || moment.is_save() || has_checkpoint;
         output.expect(may_have_saved || !has_saved, "nothing is saved by a cycle that failed");
     }
 

@@ -99,6 +99,7 @@ impl Row {
         if self.signal != Signal::Hiccup {
             server.mend(self.signal);
         }
+        scene.unlock(role);
         scene.expect_after_fault(&output, self.moment, self.result, &before);
         scene.expect_settled_by_one_cycle();
     }

@@ -80,6 +80,9 @@ fn what_does_not_pass_fails_the_cycle_and_saves_nothing() {
             assert_eq!(report["result"], "failed", "{at:?} {action:?}: {report}");
             let message = report["errors"][0]["message"].as_str().unwrap_or_default();
             output.expect(message.contains(part), &format!("{at:?} {action:?}: {part}"));
+            // A kept connection that closes without a word may have been closed before: a read is sent again at once.
+            let is_resent = matches!(action, Action::Close) && !matches!(at, At::DestinationWrite);
+            let tries = tries + usize::from(is_resent);
             output.expect(
                 rule.seen() == tries,
                 &format!("{at:?} {action:?}: {tries} tries, not {}", rule.seen()),
@@ -122,6 +125,11 @@ fn a_page_in_place_of_an_answer_is_never_taken_for_one() {
             (
                 Action::Answer(Reply::json(404, &json!({ "message": "no Route matched" }))),
                 "which does not mean an absent secret",
+            ),
+            // Each place says it in its own words.
+            (
+                Action::Answer(Reply::json(404, &json!({ "data": { "status": "not found" } }))),
+                "",
             ),
             (
                 Action::Answer(Reply::json(404, &json!({ "errors": ["no handler for route"] }))),

@@ -46,6 +46,12 @@ impl Kept {
     fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
+
+    /// The transaction that a role's save ends with.
+    fn commit_of(&self, role: &str) -> impl Fn(&str) -> bool + Send + 'static {
+        let end = format!(" cas {}", self.key(&format!("{role}/index")));
+        move |line: &str| line.starts_with("PUT /v1/txn?") && line.ends_with(&end)
+    }
 }
 
 #[test]
@@ -80,16 +86,16 @@ fn failures_of_consul_that_pass_are_tried_again() {
     .enumerate()
     {
         kept.origin.put("a", json!({ "n": n }));
-        for line in [
-            format!("GET /v1/kv/{}", kept.key("origin/index")),
-            format!("PUT /v1/kv/{}", kept.key("origin/index")),
-        ] {
-            kept.proxy.when_first(1, line, action.clone());
-        }
+        let get = format!("GET /v1/kv/{}", kept.key("origin/index"));
+        let rules = [
+            kept.proxy.when_first(1, get, action.clone()),
+            kept.proxy.when_first(1, kept.commit_of("origin"), action.clone()),
+        ];
         let output = kept.once();
         output.expect_code(0);
         assert_eq!(output.report("destination")["errors"], json!([]), "{action:?}");
         assert_eq!(kept.destination.get("a"), Some(json!({ "n": n })), "{action:?}");
+        assert!(rules.iter().all(|rule| rule.seen() == 1), "{action:?}");
     }
 }
 
@@ -118,7 +124,7 @@ fn what_is_no_answer_of_consuls_is_not_an_absent_key() {
         ),
         (
             Action::Answer(Reply::new(403, "text/plain", "Permission denied")),
-            "key_prefix rules",
+            "add to its rules: key_prefix",
         ),
         (
             Action::Answer(Reply::new(500, "text/plain", "No cluster leader")),
@@ -155,9 +161,7 @@ fn a_consul_that_goes_away_during_a_save_leaves_what_the_next_cycle_mends() {
     for role in ["origin", "destination"] {
         kept.origin.put("a", json!({ "cut at": role }));
         let before = kept.consul.get(&kept.key(&format!("{role}/index")));
-        // The buckets are written by then, and the index, which is what counts, is not.
-        let line = format!("PUT /v1/kv/{}", kept.key(&format!("{role}/index")));
-        let held = kept.proxy.when_first(1, line, Action::Hold);
+        let held = kept.proxy.when_first(1, kept.commit_of(role), Action::Hold);
         let once = kept.vsync.args(["sync", "--once", "-o", "json"]).spawn();
         wait_until_held(&once, &held);
         kept.proxy.refuse();
@@ -166,6 +170,8 @@ fn a_consul_that_goes_away_during_a_save_leaves_what_the_next_cycle_mends() {
         output.expect_code(1);
         assert_eq!(output.report(role)["result"], "failed");
         assert_eq!(kept.consul.get(&kept.key(&format!("{role}/index"))), before, "{role}");
+        // The lock could not be given back.
+        kept.consul.delete(&kept.key(&format!("{role}/lock")));
         kept.proxy.accept_again();
         kept.once().expect_code(0);
         assert_eq!(kept.destination.get("a"), Some(json!({ "cut at": role })));

@@ -167,8 +167,8 @@ fn a_cycle_starts_its_workers_and_not_a_thread_for_each_request() {
     }
     assert_eq!(ends.arrived(), 200);
     assert!(most > WORKERS, "{most} threads at once: the cycle was not seen");
-    assert!(most <= WORKERS + 10, "{most} threads at once");
-    // Two cycles start two and one pools, each with a few threads around it.
+    assert!(most <= WORKERS + 15, "{most} threads at once");
+    // Two cycles start two and one pools, each with a few threads around it, and each role some that keep its tokens.
     let all = seen.len();
     assert!(all <= 3 * WORKERS + 30, "{all} threads in all, for over 600 requests");
 }

@@ -6,8 +6,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::common::process::shell_code;
-use crate::common::repository;
 use crate::common::vsync::Vsync;
+use crate::common::{repository, vsync_binary};
 use crate::ends::Ends;
 
 /// The example configs.
@@ -60,6 +60,50 @@ fn each_example_config_is_one_that_vsync_takes() {
             .expect(output.stdout.contains("FAIL origin"), "the checks ran");
         assert!(!output.stderr.contains("WARN"), "{}: {}", path.display(), output.stderr);
     }
+}
+
+#[test]
+fn the_variables_of_the_unit_and_the_job_are_ones_that_vsync_knows() {
+    let name = regex::Regex::new(r"\bVSYNC_[A-Z0-9_]+").expect("a regex");
+    for (example, count) in [("vsync.service", 4), ("vsync.nomad", 2)] {
+        let text = std::fs::read_to_string(repository().join("examples").join(example)).expect("an example");
+        let names: Vec<_> = name.find_iter(&text).map(|found| found.as_str().to_owned()).collect();
+        assert_eq!(names.len(), count, "{example}: {names:?}");
+        let mut check = Vsync::without_config().args(["check"]);
+        for name in &names {
+            check = check.env(name, "/no/such/file");
+        }
+        // Much is missing, but nothing is unknown.
+        let output = check.run();
+        output.expect_code(2).expect_stderr("is missing");
+        for name in &names {
+            output.expect(!output.stderr.contains(&format!("{name}: ")), name);
+        }
+    }
+}
+
+#[test]
+fn the_crontabs_command_is_silent_unless_something_failed() {
+    let text = std::fs::read_to_string(repository().join("examples/vsync.cron")).expect("an example");
+    let line = text.lines().last().expect("a line");
+    assert!(!line.contains('%'), "cron takes % for the end of the line");
+    let (_, command) = line.split_once(" vsync ").expect("five times, a user, a command");
+    let ends = Ends::new();
+    ends.fill(1);
+    let binary = vsync_binary().display().to_string();
+    let command = command
+        .replace("/usr/local/bin/vsync", &binary)
+        .replace("/etc/vsync/vsync.json", "vsync.json");
+    let run = || {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &command]).current_dir(ends.vsync.folder());
+        let output = shell.output().expect("a shell");
+        String::from_utf8(output.stdout).expect("UTF-8") + &String::from_utf8_lossy(&output.stderr)
+    };
+    assert_eq!(run(), "");
+    assert_eq!(ends.arrived(), 1);
+    ends.origin_proxy.refuse();
+    assert!(run().contains("no answer from"));
 }
 
 #[test]

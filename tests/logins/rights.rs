@@ -26,13 +26,12 @@ fn without(rules: &str, path: &str, capability: &str) -> String {
 
 #[test]
 fn each_capability_that_is_missing_is_named_with_its_path_and_nothing_is_written() {
-    let expected = |mount: &Mount, place: &str, capability: &str| match capability {
-        "list" => {
-            format!("the token lacks the capabilities list on {mount}{place}/ (grant: path \\\"{mount}{place}/*\\\")")
-        }
-        _ => format!(
-            "the token lacks the capabilities {capability} on {mount}{place}/vsync-check (grant: path \\\"{mount}{place}/*\\\")"
-        ),
+    let expected = |mount: &Mount, place: &str, capability: &str| {
+        let asked = if capability == "list" { "" } else { "vsync-check" };
+        format!(
+            "the token lacks the capabilities {capability} on {mount}{place}/{asked}; add to its policy: \
+             path \\\"{mount}{place}/*\\\" {{ capabilities = [\\\"{capability}\\\"] }}"
+        )
     };
     for (at_origin, place, capability) in [
         (true, "metadata", "list"),
@@ -43,6 +42,9 @@ fn each_capability_that_is_missing_is_named_with_its_path_and_nothing_is_written
         (false, "data", "update"),
         (false, "data", "delete"),
         (false, "metadata", "list"),
+        (false, "metadata", "create"),
+        (false, "metadata", "read"),
+        (false, "metadata", "update"),
     ] {
         let mut ends = Ends::new();
         ends.fill(1);
@@ -143,4 +145,37 @@ fn one_secret_that_may_not_be_read_or_written_fails_alone() {
         );
         assert_eq!(ends.destination.list(""), ["app0", "app2"]);
     }
+}
+
+#[test]
+fn a_policy_that_cuts_listings_short_hides_nothing() {
+    let mut ends = Ends::new();
+    let names = ["a", "a/x", "b", "c", "d", "f/a b", "f/ä", "f/g/h", "f/i+j", "z"];
+    for name in names {
+        ends.origin.put(name, json!({ "name": name }));
+    }
+    let limited = |policy: String| policy.replace(" }", "\n pagination_limit = 2 }");
+    let rules = limited(origin_policy(&ends.origin));
+    let listing = json!({ "token": token(&ends.origin.vault, &rules) });
+    let reader = ends.origin.vault.with_token(listing["token"].as_str().unwrap());
+    let (status, cut) = reader.request("LIST", &ends.origin.metadata_path(""), None);
+    assert_eq!(
+        (status, cut["data"]["keys"].as_array().map(Vec::len)),
+        (200, Some(2)),
+        "the server cuts"
+    );
+    ends.log_in("/origin", &listing);
+    let rules = limited(destination_policy(&ends.destination));
+    let own = token(&ends.destination.vault, &rules);
+    ends.log_in("/destinations/0", &json!({ "token": own }));
+    let output = ends.once();
+    output.expect_code(0);
+    assert_eq!(output.report("origin")["paths"], names.len());
+    for name in names {
+        assert_eq!(ends.destination.get(name), Some(json!({ "name": name })), "{name}");
+    }
+    ends.origin.delete("z");
+    let output = ends.once();
+    let report = output.expect_code(0).report("destination");
+    assert_eq!((&report["deleted"], &report["failed"]), (&json!(1), &json!(0)));
 }

@@ -236,18 +236,18 @@ fn a_renewable_token_is_renewed_unless_told_not_to() {
     assert_eq!(next_origin_cycle(&daemon)["result"], "unchanged");
     daemon.signal("TERM");
     expect_prompt_end(daemon, 0);
-    // Without renewal it dies, and that is told as what it is.
+    // Without renewal it runs out, and that is told before it happens.
     ends.set("/origin", "renewToken", &json!(false));
-    let token = ends.origin.vault.create_token(&[&name], "1s", json!({}));
+    let token = ends.origin.vault.create_token(&[&name], "2s", json!({}));
     ends.log_in("/origin", &json!({ "token": token }));
     let before = ends.origin_proxy.count("POST /v1/auth/token/renew-self");
-    let daemon = ends.vsync.args(["origin", "-o", "json"]).spawn();
-    let failed = daemon.wait_for_report(0, |report| report["result"] == "failed");
-    assert!(
-        failed["errors"][0]["message"]
-            .to_string()
-            .contains("refuses the configured token"),
-        "{failed}"
+    let output = ends.vsync.args(["origin", "-o", "json"]).run();
+    output.expect_code(1);
+    let message = output.report("origin")["errors"][0]["message"].to_string();
+    let expected = format!(
+        "the configured token for {} runs out in 0s, and `renewToken` is false; give vsync another one, or an AppRole login",
+        ends.origin_proxy.address()
     );
+    output.expect(message.contains(&expected), &expected);
     assert_eq!(ends.origin_proxy.count("POST /v1/auth/token/renew-self"), before);
 }

@@ -3,6 +3,7 @@
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, TcpStream};
 
+use super::super::consul::operations;
 use super::super::wire::{self, Framing, Head};
 use super::Shared;
 use super::rules::Action;
@@ -40,9 +41,21 @@ impl Connection<'_> {
     fn answer(&mut self, head: &Head, body: &[u8]) -> io::Result<bool> {
         let line = head.line.trim_end_matches(" HTTP/1.1");
         let method = line.split(' ').next().unwrap_or_default();
-        let (action, rule) = self.shared.judge(head, line);
+        let line = match line.starts_with("PUT /v1/txn?") {
+            true => &with_operations(line, body),
+            false => line,
+        };
+        let (action, rule) = self.shared.judge(head, line, body);
         match action {
             Action::Forward => return self.forward(method, head, body),
+            Action::ForwardTo(address) => {
+                let home = self.server.take();
+                let upstream = address.trim_start_matches("http://").to_owned();
+                self.server = Some(self.connect(&upstream)?);
+                let outcome = self.forward(method, head, body);
+                self.server = home;
+                return outcome;
+            }
             Action::Delay(time) => {
                 let (response, stays) = self.exchange(method, head, body)?;
                 self.shared.delay(time)?;
@@ -125,17 +138,28 @@ impl Connection<'_> {
         let usable = self.server.take().filter(|server| !wire::is_closed(server.get_ref()));
         let server = match usable {
             Some(server) => server,
-            None => {
-                let stream = TcpStream::connect(&self.shared.upstream)?;
-                stream.set_nodelay(true)?;
-                self.shared.register(self.id, stream.try_clone()?)?;
-                BufReader::new(stream)
-            }
+            None => self.connect(&self.shared.upstream)?,
         };
         Ok(self.server.insert(server))
+    }
+
+    fn connect(&self, upstream: &str) -> io::Result<BufReader<TcpStream>> {
+        let stream = TcpStream::connect(upstream)?;
+        stream.set_nodelay(true)?;
+        self.shared.register(self.id, stream.try_clone()?)?;
+        Ok(BufReader::new(stream))
     }
 
     fn close(&self) -> io::Result<()> {
         self.client.shutdown(Shutdown::Both)
     }
+}
+
+/// A transaction's line with verb and key of each of its operations, so that rules and tests can tell what it is.
+fn with_operations(line: &str, body: &[u8]) -> String {
+    let mut line = line.to_owned();
+    for (verb, key, _) in operations(body) {
+        line.push_str(&format!(" {verb} {key}"));
+    }
+    line
 }

@@ -22,10 +22,15 @@ pub use rules::{Action, Matching, Reply};
 /// A request that the proxy has seen, whatever became of it.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Method and target: `GET /v1/secret/data/x`.
+    /// Method and target: `GET /v1/secret/data/x`. Of a transaction of Consul's also what is in it:
+    /// `PUT /v1/txn? check-session x/lock set x/meta cas x/index`.
     pub line: String,
     /// The headers as sent.
     pub headers: Vec<(String, String)>,
+    /// The body as sent.
+    pub body: Vec<u8>,
+    /// When it came.
+    pub at: Instant,
 }
 
 impl Seen {
@@ -172,8 +177,10 @@ impl Proxy {
     pub fn accept_again(&self) {
         let is_refusing = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         if is_refusing {
-            let listener = TcpListener::bind(("127.0.0.1", self.port))
-                .unwrap_or_else(|error| panic!("listen on port {}: {error}", self.port));
+            // A child that is being started has a copy of the old listener until it becomes its program.
+            let listener = wait::until(&format!("port {} is free", self.port), wait::SOON, || {
+                TcpListener::bind(("127.0.0.1", self.port))
+            });
             self.accept(listener);
         }
     }
@@ -316,11 +323,13 @@ impl Shared {
     }
 
     /// Notes a request and finds its rule.
-    fn judge(&self, head: &Head, line: &str) -> (Action, usize) {
+    fn judge(&self, head: &Head, line: &str, body: &[u8]) -> (Action, usize) {
         let mut state = self.lock();
         state.seen.push(Seen {
             line: line.to_owned(),
             headers: head.headers.clone(),
+            body: body.to_vec(),
+            at: Instant::now(),
         });
         for (index, rule) in state.rules.iter_mut().enumerate().rev() {
             if rule.in_force && rule.left > 0 && rule.matching.matches(line) {

@@ -35,6 +35,8 @@ impl<F: Fn(&str) -> bool + Send + 'static> Matching for F {
 pub enum Action {
     /// Passes it on: an exception from an older, wider rule.
     Forward,
+    /// Passes it on to the server at this address, as a balancer does that picks another node.
+    ForwardTo(String),
     /// Passes it on, and the response after that long.
     Delay(Duration),
     /// Passes it on, gives that many bytes of the response (head included), and closes the connection.

@@ -1,0 +1,431 @@
+//! All versions of a secret, under their numbers.
+//!
+//! A version's number is its place in the order of writing, so version N can be written only onto version N-1, and
+//! never again. What the origin can't show, a deleted or destroyed version, is written as an empty placeholder and
+//! then deleted or destroyed; its value is never read. What is to be withdrawn goes before anything is written. Each
+//! step leads on from whatever an earlier run has left, so a run that is cut off anywhere is finished by the next.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use super::metadata::{Metadata, Settings, State};
+use super::store::{expiring, write};
+use super::{Kv2, Read};
+use crate::engine::{Expected, Secret, Stored, is_same};
+use crate::error::{Error, Kind, Result, fail};
+use crate::vault::{Found, Session, data};
+
+/// What is written in place of a version that the origin can't show.
+const PLACEHOLDER: &str = "{}";
+
+/// A version as the origin has it.
+pub struct Past {
+    number: u64,
+    content: Content,
+}
+
+enum Content {
+    /// It can be read: its data, and when it expires.
+    Live(Box<RawValue>, Box<str>),
+    Deleted,
+    Destroyed,
+}
+
+impl Past {
+    fn state(&self) -> State {
+        match self.content {
+            Content::Live(..) => State::Live,
+            Content::Deleted => State::Deleted,
+            Content::Destroyed => State::Destroyed,
+        }
+    }
+}
+
+/// Reads the versions that `metadata` lists, up to the current one, which is `latest`, and without a gap.
+pub fn read(session: Session, path: &str, metadata: &Metadata, latest: &Secret) -> Result<Vec<Past>> {
+    let mut past = Vec::new();
+    for (&number, &state) in metadata.versions.range(..=metadata.current).rev() {
+        if number + past.len() as u64 != metadata.current {
+            break;
+        }
+        let content = match state {
+            State::Deleted => Content::Deleted,
+            State::Destroyed => Content::Destroyed,
+            State::Live if number == metadata.current => {
+                let expiry = latest.beside.as_ref().map(|beside| beside.expiry.clone());
+                Content::Live(latest.data.clone(), expiry.unwrap_or_default())
+            }
+            State::Live => match read_one(session, path, number)? {
+                Some(content) => content,
+                // Made room for a newer one at this moment.
+                None => break,
+            },
+        };
+        past.push(Past { number, content });
+    }
+    past.reverse();
+    Ok(past)
+}
+
+/// One version; `None` if it isn't kept any more.
+fn read_one(session: Session, path: &str, number: u64) -> Result<Option<Content>> {
+    let (reply, is_live) = match session.at_version(number).read(path)? {
+        Found::Live(reply) => (reply, true),
+        Found::Deleted(reply) => (reply, false),
+        Found::Absent => return Ok(None),
+    };
+    let read: Read = data(&reply)?;
+    if read.metadata.version != number {
+        return fail(Kind::Protocol, "another version was answered than was asked for");
+    }
+    Ok(Some(match (is_live, read.metadata.destroyed) {
+        (true, _) => Content::Live(read.data.to_owned(), read.metadata.deletion_time.into()),
+        (false, true) => Content::Destroyed,
+        (false, false) => Content::Deleted,
+    }))
+}
+
+/// What came of it.
+pub enum Outcome {
+    /// Versions have the origin's numbers.
+    Settled(Stored),
+    /// They can't, for this reason; nothing was written.
+    Impossible(String),
+}
+
+/// What is to be done so that the versions at the destination are those of the origin.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Steps {
+    /// To compare: both have them.
+    compare: Vec<u64>,
+    /// To delete softly.
+    delete: Vec<u64>,
+    /// To destroy.
+    destroy: Vec<u64>,
+    /// To take a delete back of.
+    undelete: Vec<u64>,
+    /// Deleted although they were to be destroyed: they may not be copies.
+    spared: Vec<u64>,
+    /// To write.
+    write: Vec<u64>,
+}
+
+impl Steps {
+    /// The steps from `there` to `here`; of the versions there those up to `copied` are surely copies.
+    ///
+    /// # Errors
+    /// Why there are none.
+    fn between(
+        here: &BTreeMap<u64, State>,
+        (there, current): (&BTreeMap<u64, State>, u64),
+        copied: u64,
+    ) -> std::result::Result<Steps, String> {
+        let (Some((&first, _)), Some((&last, _))) = (here.first_key_value(), here.last_key_value()) else {
+            return Err("the origin changes while it is read".to_string());
+        };
+        if current > last {
+            return Err(format!(
+                "there is a version {current} already, the origin's latest is {last}"
+            ));
+        }
+        if first > current + 1 {
+            let lost = first - 1;
+            return Err(format!(
+                "the origin no longer has the versions {} to {lost}",
+                current + 1
+            ));
+        }
+        let mut steps = Steps::default();
+        for (&number, &state) in here {
+            if number > current {
+                steps.write.push(number);
+                continue;
+            }
+            match (state, there.get(&number)) {
+                (_, None) => return Err(format!("version {number} is no longer kept there")),
+                (State::Live, Some(State::Live)) => steps.compare.push(number),
+                (State::Live, Some(State::Deleted)) => steps.undelete.push(number),
+                (State::Live, Some(State::Destroyed)) => return Err(format!("version {number} is destroyed there")),
+                (State::Deleted, Some(State::Live)) => steps.delete.push(number),
+                (State::Destroyed, Some(State::Live | State::Deleted)) if number <= copied => {
+                    steps.destroy.push(number);
+                }
+                (State::Destroyed, Some(State::Live)) => steps.spared.push(number),
+                (State::Destroyed, Some(State::Deleted | State::Destroyed)) | (State::Deleted, Some(_)) => {}
+            }
+        }
+        Ok(steps)
+    }
+}
+
+/// One secret's place at the destination.
+pub struct Place<'a> {
+    /// The engine there.
+    pub engine: &'a Kv2,
+    /// The server.
+    pub session: Session<'a>,
+    /// The path of the data.
+    pub path: &'a str,
+}
+
+impl Place<'_> {
+    /// Makes the versions be those of the origin, if that is possible.
+    ///
+    /// # Errors
+    /// As those of [`Engine::store`](crate::engine::Engine::store).
+    pub fn settle(&self, past: &[Past], settings: &Settings, there: &Metadata, expected: Expected) -> Result<Outcome> {
+        let copied = match expected {
+            Expected::Copied(version) => version,
+            Expected::Absent | Expected::Unknown => 0,
+        };
+        let here = past.iter().map(|past| (past.number, past.state())).collect();
+        let mut steps = match Steps::between(&here, (&there.versions, there.current), copied) {
+            Ok(steps) => steps,
+            Err(why) => return Ok(Outcome::Impossible(why)),
+        };
+        if let Some(why) = self.compare(past, &steps.compare)? {
+            return Ok(Outcome::Impossible(why));
+        }
+        self.recognise(&mut steps)?;
+        self.mark("delete", &[&steps.delete[..], &steps.spared].concat())?;
+        self.mark("destroy", &steps.destroy)?;
+        if let Some(why) = self.undelete(past, &steps.undelete)? {
+            return Ok(Outcome::Impossible(why));
+        }
+        let mut remarks = self.write(past, &steps.write, settings, there)?;
+        if !steps.spared.is_empty() {
+            let why = "that were destroyed at the origin are only deleted at";
+            let cause = "since it can't be told whether they are copies; destroy them by hand";
+            remarks.push(format!("versions {:?} {why} {}, {cause}", steps.spared, self.path));
+        }
+        let is_new = steps
+            != Steps {
+                compare: steps.compare.clone(),
+                ..Steps::default()
+            };
+        Ok(Outcome::Settled(
+            match (remarks.is_empty(), is_new || *settings != there.settings) {
+                (false, _) => Stored::Remarked(remarks),
+                (true, true) => Stored::Written,
+                (true, false) => Stored::Adopted,
+            },
+        ))
+    }
+
+    /// Why the versions that both have are not the same, if they aren't.
+    fn compare(&self, past: &[Past], numbers: &[u64]) -> Result<Option<String>> {
+        for past in past.iter().filter(|past| numbers.contains(&past.number)) {
+            let Content::Live(wanted, expiry) = &past.content else {
+                continue;
+            };
+            let number = past.number;
+            match read_one(self.session, self.path, number)? {
+                Some(Content::Live(found, until)) if is_same(&found, wanted) => {
+                    if !super::metadata::outlives(&until, expiry) {
+                        return Ok(Some(format!("version {number} there expires before the origin's")));
+                    }
+                }
+                Some(Content::Live(..)) => return Ok(Some(format!("version {number} there holds something else"))),
+                _ => return Err(changed(number)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a run that was cut off has left in place of a destroyed version is known by its being empty.
+    fn recognise(&self, steps: &mut Steps) -> Result<()> {
+        for number in std::mem::take(&mut steps.spared) {
+            let is_placeholder = match read_one(self.session, self.path, number)? {
+                Some(Content::Live(found, _)) => found.get() == PLACEHOLDER,
+                _ => return Err(changed(number)),
+            };
+            match is_placeholder {
+                true => steps.destroy.push(number),
+                false => steps.spared.push(number),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes deletes back. What comes to light and is not the origin's is deleted again at once.
+    fn undelete(&self, past: &[Past], numbers: &[u64]) -> Result<Option<String>> {
+        self.mark("undelete", numbers)?;
+        let why = self.compare(past, numbers);
+        if !matches!(why, Ok(None)) {
+            self.mark("delete", numbers)?;
+        }
+        why
+    }
+
+    /// Deletes, undeletes or destroys versions.
+    fn mark(&self, what: &str, numbers: &[u64]) -> Result<()> {
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let body = serde_json::json!({ "versions": numbers }).to_string();
+        let path = self.engine.sibling(what, self.path);
+        match self.session.write(&path, body.as_bytes()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.context(format!("{what} versions {numbers:?} by {path}"))),
+        }
+    }
+
+    /// Writes the versions that lack, each onto the one before, and settles the settings around that.
+    fn write(&self, past: &[Past], numbers: &[u64], settings: &Settings, there: &Metadata) -> Result<Vec<String>> {
+        let mut remarks = Vec::new();
+        let lacking: Vec<&Past> = past.iter().filter(|past| numbers.contains(&past.number)).collect();
+        let stays = |past: &&Past| matches!(&past.content, Content::Live(_, expiry) if expiry.is_empty());
+        let meanwhile = match lacking.iter().any(stays) {
+            true => settings.without_expiry(),
+            false => settings.clone(),
+        };
+        self.engine.set(self.session, self.path, &meanwhile, there)?;
+        for past in &lacking {
+            let written = match &past.content {
+                Content::Live(data, _) => write(self.session, self.path, data, past.number - 1)?,
+                Content::Deleted | Content::Destroyed => self.write_placeholder(past.number)?,
+            };
+            if written.version != past.number {
+                return Err(changed(past.number));
+            }
+            if stays(past) && !written.deletion_time.is_empty() && remarks.is_empty() {
+                remarks.push(expiring(self.path));
+            }
+        }
+        let of = |state| {
+            let those = lacking.iter().filter(|past| past.state() == state);
+            those.map(|past| past.number).collect::<Vec<_>>()
+        };
+        self.mark("delete", &of(State::Deleted))?;
+        self.mark("destroy", &of(State::Destroyed))?;
+        if meanwhile != *settings {
+            self.engine.reset(self.session, self.path, settings)?;
+        }
+        if lacking.len() > 1 {
+            remarks.extend(self.find_lost(past)?);
+        }
+        Ok(remarks)
+    }
+
+    fn write_placeholder(&self, number: u64) -> Result<super::store::Written> {
+        let unmade = |_| Error::new(Kind::Panic, "a placeholder can't be made");
+        let placeholder = RawValue::from_string(PLACEHOLDER.to_string()).map_err(unmade)?;
+        write(self.session, self.path, &placeholder, number - 1)
+    }
+
+    /// A destination that keeps fewer versions than the origin has dropped some of them again.
+    fn find_lost(&self, past: &[Past]) -> Result<Option<String>> {
+        let now = self.engine.metadata(self.session, self.path)?;
+        let now = now.unwrap_or_else(Metadata::of_nothing);
+        let lost = past.iter().find(|past| !now.versions.contains_key(&past.number));
+        Ok(lost.map(|first| {
+            format!(
+                "fewer versions are kept at {} than at the origin (version {} is dropped already); raise its mount's \
+                 `max_versions`",
+                self.path, first.number
+            )
+        }))
+    }
+}
+
+fn changed(number: u64) -> Error {
+    Error::new(
+        Kind::Conflict,
+        format!("somebody else changed version {number} at the same moment"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn states(text: &str, first: u64) -> BTreeMap<u64, State> {
+        let state = |char| match char {
+            'l' => State::Live,
+            'd' => State::Deleted,
+            _ => State::Destroyed,
+        };
+        (first..).zip(text.chars().map(state)).collect()
+    }
+
+    fn between(here: &str, there: &str, copied: u64) -> std::result::Result<Steps, String> {
+        let there = states(there, 1);
+        Steps::between(&states(here, 1), (&there, there.len() as u64), copied)
+    }
+
+    #[test]
+    fn steps() {
+        let numbers = |steps: Steps| {
+            [
+                steps.compare,
+                steps.delete,
+                steps.destroy,
+                steps.undelete,
+                steps.spared,
+                steps.write,
+            ]
+        };
+        let none = Vec::new;
+        for (here, there, copied, wanted) in [
+            ("lll", "", 0, [none(), none(), none(), none(), none(), vec![1, 2, 3]]),
+            ("lll", "ll", 2, [vec![1, 2], none(), none(), none(), none(), vec![3]]),
+            ("lll", "lll", 0, [vec![1, 2, 3], none(), none(), none(), none(), none()]),
+            ("ddl", "ld", 0, [none(), vec![1], none(), none(), none(), vec![3]]),
+            ("xxl", "ldl", 2, [vec![3], none(), vec![1, 2], none(), none(), none()]),
+            ("xxl", "ldl", 0, [vec![3], none(), none(), none(), vec![1], none()]),
+            ("ll", "ld", 2, [vec![1], none(), none(), vec![2], none(), none()]),
+        ] {
+            let found = between(here, there, copied).map(numbers);
+            assert_eq!(found, Ok(wanted), "{here} {there} {copied}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_reproduced() {
+        for (here, first, there, why) in [
+            ("l", 1, "ll", "a version 2 already"),
+            ("ll", 5, "ll", "no longer has the versions 3 to 4"),
+            ("ll", 2, "", "no longer has the versions 1 to 1"),
+            ("lll", 1, "xl", "version 1 is destroyed there"),
+            ("", 1, "", "changes while it is read"),
+        ] {
+            let there = states(there, 1);
+            let found = Steps::between(&states(here, first), (&there, there.len() as u64), 0).unwrap_err();
+            assert!(found.contains(why), "{found}");
+        }
+        // Of what the destination has beyond the origin's first version nothing is asked.
+        assert!(Steps::between(&states("l", 3), (&states("ll", 1), 2), 0).is_ok());
+    }
+
+    proptest! {
+        /// Carried out on what was there, the steps lead to what is here, and no version is both shown and withdrawn.
+        #[test]
+        fn the_steps_lead_to_the_origins_states(here in vec("[ldx]", 1..8), there in vec("[ldx]", 0..8), copied in 0..9_u64) {
+            let (here, there) = (here.concat(), there.concat());
+            let wanted = states(&here, 1);
+            let mut found = states(&there, 1);
+            let Ok(steps) = between(&here, &there, copied) else { return Ok(()) };
+            for (numbers, state) in [
+                (&steps.delete, State::Deleted), (&steps.spared, State::Deleted), (&steps.destroy, State::Destroyed),
+                (&steps.undelete, State::Live),
+            ] {
+                for number in numbers {
+                    found.insert(*number, state);
+                }
+            }
+            for number in &steps.write {
+                prop_assert_eq!(found.keys().last().copied().unwrap_or(0) + 1, *number);
+                found.insert(*number, wanted[number]);
+            }
+            for (number, state) in &wanted {
+                let is_shown = found[number] == State::Live;
+                prop_assert_eq!(is_shown, *state == State::Live);
+            }
+            prop_assert!(steps.destroy.iter().all(|number| *number <= copied));
+        }
+    }
+}
