@@ -251,8 +251,9 @@ impl Session<'_> {
     }
 }
 
+/// Whether the server itself refuses what the token asks for: a proxy's page says nothing of the token.
 fn is_refused(reply: &Reply) -> bool {
-    reply.status == 403
+    reply.status == 403 && answer::is_own_refusal(reply)
 }
 
 fn denied(method: Method, path: &str, reply: &Reply) -> Error {
