@@ -8,12 +8,15 @@ mod folder;
 mod info;
 mod watch;
 
+use std::sync::Arc;
+
 use crate::config::StoreSettings;
 use crate::consul::SessionLock;
 use crate::error::{Error, Result};
 use crate::http::Http;
 use crate::scope::Scope;
 
+use folder::FileLock;
 pub use info::{InfoStore, Own, Snapshot, Stored};
 pub use watch::{Since, Watch};
 
@@ -115,8 +118,8 @@ pub trait Writer {
 pub struct Lock(Held);
 
 enum Held {
-    /// The process has the file open, which is enough.
-    File { _file: std::fs::File },
+    /// The process has the file open, which is enough as long as it is in its place.
+    File(Arc<FileLock>),
     /// A session, which can be lost at any time.
     Session(Box<SessionLock>),
 }
@@ -125,7 +128,7 @@ impl Lock {
     /// `scope`, done when the lock is lost as well.
     pub fn within(&self, scope: &Scope) -> Scope {
         match &self.0 {
-            Held::File { .. } => scope.clone(),
+            Held::File(_) => scope.clone(),
             Held::Session(lock) => lock.holding().within(scope),
         }
     }
@@ -133,7 +136,7 @@ impl Lock {
     /// Why the lock is not held any more, if so.
     pub fn lost(&self) -> Option<Error> {
         match &self.0 {
-            Held::File { .. } => None,
+            Held::File(lock) => lock.check().err(),
             Held::Session(lock) => lock.holding().check().err(),
         }
     }
