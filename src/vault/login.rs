@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::token::Life;
+use super::life::Life;
 use super::{Login, Session, answer};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Method;

@@ -7,6 +7,7 @@ mod access;
 mod active;
 mod answer;
 mod freshness;
+mod life;
 mod login;
 mod token;
 mod ways;
@@ -25,7 +26,7 @@ use token::Held;
 pub use access::{Health, Mount};
 pub use active::Active;
 pub use answer::{Found, data};
-pub use token::with_tokens_kept;
+pub use token::{Alarm, with_tokens_kept};
 pub use ways::{AppRole, CertLogin, JwtLogin, Login, UserPassLogin};
 pub use wrapped::Unwrapped;
 
