@@ -17,7 +17,7 @@ use crate::engine::DataPath;
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
-use crate::store::{self, InfoStore, Lock};
+use crate::store::{self, InfoStore, Lock, Waiting};
 use crate::sync_info::{FORMAT, Hash, Meta, Operation, Role, SecretType, SyncInfo};
 use crate::time;
 use crate::vault::{Active, Vault, VaultSettings};
@@ -105,7 +105,8 @@ impl Destination {
     /// # Errors
     /// [`Kind::Conflict`] if another one holds it until the scope ends.
     pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
-        self.store.lock(scope, stands_by)
+        let tick = self.settings.tick;
+        self.store.lock(scope, Waiting { stands_by, tick })
     }
 
     /// The destination's data paths as configured; `None` if they are the origin's and only its sync info tells them.

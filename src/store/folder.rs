@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{Held, Lock, Revision, Store, Value, Writer};
+use super::{Held, Lock, Revision, Store, Value, Waiting, Writer};
 use crate::error::{Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::{Done, Scope};
@@ -136,7 +136,7 @@ impl Store for FolderStore {
         None
     }
 
-    fn lock(&self, scope: &Scope, prefix: &str, stands_by: &dyn Fn()) -> Result<Lock> {
+    fn lock(&self, scope: &Scope, prefix: &str, waiting: Waiting) -> Result<Lock> {
         let path = self.file(prefix).join(LOCK_FILE);
         let mut said = None;
         let mut file = loop {
@@ -152,7 +152,7 @@ impl Store for FolderStore {
                     if said.as_ref() != Some(&holder) {
                         log::info!("standing by: {} is held by {holder}", path.display());
                         said = Some(holder);
-                        stands_by();
+                        (waiting.stands_by)();
                     }
                 }
             }
@@ -311,6 +311,11 @@ mod tests {
         (root.clone(), FolderStore::new(root))
     }
 
+    const WAITING: Waiting = Waiting {
+        tick: Duration::from_secs(60),
+        stands_by: &|| {},
+    };
+
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
@@ -339,7 +344,7 @@ mod tests {
             store.writer(&scope).err().map(|error| error.kind()),
             Some(Kind::Conflict)
         );
-        let _lock = store.lock(&scope, "vsync/origin/", &|| {}).unwrap();
+        let _lock = store.lock(&scope, "vsync/origin/", WAITING).unwrap();
         let mut writer = store.writer(&scope).unwrap();
         assert!(writer.commit("k", b"1", None).unwrap());
         assert!(!writer.commit("k", b"2", None).unwrap());
@@ -354,9 +359,9 @@ mod tests {
     fn one_holder_at_a_time_and_it_is_named() {
         let (root, store) = temporary();
         let (_handle, scope) = Scope::root();
-        let held = store.lock(&scope, "vsync/origin/", &|| {}).unwrap();
+        let held = store.lock(&scope, "vsync/origin/", WAITING).unwrap();
         let soon = scope.within(Duration::from_millis(1));
-        let Err(error) = store.lock(&soon, "vsync/origin/", &|| {}) else {
+        let Err(error) = store.lock(&soon, "vsync/origin/", WAITING) else {
             panic!("two holders");
         };
         assert_eq!(error.kind(), Kind::Conflict);
@@ -365,7 +370,7 @@ mod tests {
             "{error}"
         );
         drop(held);
-        drop(store.lock(&scope, "vsync/origin/", &|| {}).unwrap());
+        drop(store.lock(&scope, "vsync/origin/", WAITING).unwrap());
         fs::remove_dir_all(root).unwrap();
     }
 
@@ -373,7 +378,7 @@ mod tests {
     fn a_lock_does_not_outlive_its_file() {
         let (root, store) = temporary();
         let (_handle, scope) = Scope::root();
-        let held = store.lock(&scope, "vsync/origin/", &|| {}).unwrap();
+        let held = store.lock(&scope, "vsync/origin/", WAITING).unwrap();
         let mut writer = store.writer(&scope).unwrap();
         assert!(held.lost().is_none());
         fs::remove_dir_all(&root).unwrap();
@@ -381,7 +386,7 @@ mod tests {
         assert!(is_lost(held.lost()));
         assert!(is_lost(writer.set("k", b"1").err()));
         let other = FolderStore::new(root.clone());
-        let others = other.lock(&scope, "vsync/origin/", &|| {}).unwrap();
+        let others = other.lock(&scope, "vsync/origin/", WAITING).unwrap();
         assert!(others.lost().is_none() && is_lost(held.lost()));
         assert!(is_lost(writer.commit("k", b"1", None).err()));
         assert!(is_lost(store.writer(&scope).err()));
@@ -394,10 +399,13 @@ mod tests {
     fn whoever_takes_over_writes_its_name_and_no_more() {
         let (root, store) = temporary();
         let (_handle, scope) = Scope::root();
-        let held = Mutex::new(Some(store.lock(&scope, "vsync/origin/", &|| {}).unwrap()));
-        let give_back = || drop(held.lock().unwrap().take());
+        let held = Mutex::new(Some(store.lock(&scope, "vsync/origin/", WAITING).unwrap()));
+        let waiting = Waiting {
+            stands_by: &|| drop(held.lock().unwrap().take()),
+            ..WAITING
+        };
         let _taken = FolderStore::new(root.clone())
-            .lock(&scope, "vsync/origin/", &give_back)
+            .lock(&scope, "vsync/origin/", waiting)
             .unwrap();
         let name = fs::read_to_string(root.join("vsync/origin/lock")).unwrap();
         assert_eq!(name, format!("process {}\n", std::process::id()));

@@ -9,6 +9,7 @@ mod info;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::StoreSettings;
 use crate::consul::SessionLock;
@@ -19,6 +20,15 @@ use crate::scope::Scope;
 use folder::FileLock;
 pub use info::{InfoStore, Own, Snapshot, Stored};
 pub use watch::{Since, Watch};
+
+/// What is said by whoever waits for a lock.
+#[derive(Clone, Copy)]
+pub struct Waiting<'a> {
+    /// Called when another one holds it.
+    pub stands_by: &'a dyn Fn(),
+    /// How often it is logged that the store can't be asked for it.
+    pub tick: Duration,
+}
 
 /// Keys and values. What matters is written by a [`Writer`] under the lock; `put` and `delete` are for probes.
 pub trait Store: Send + Sync {
@@ -53,11 +63,11 @@ pub trait Store: Send + Sync {
     fn commit_limit(&self) -> Option<usize>;
 
     /// Keeps other writers away from `prefix` until the lock is dropped or lost; waits for it as long as the scope
-    /// lasts, and says that it stands by, to the log and by calling `stands_by`.
+    /// lasts, and says that it stands by.
     ///
     /// # Errors
     /// [`Kind::Conflict`](crate::error::Kind), naming the holder, if the scope's time ends first.
-    fn lock(&self, scope: &Scope, prefix: &str, stands_by: &dyn Fn()) -> Result<Lock>;
+    fn lock(&self, scope: &Scope, prefix: &str, waiting: Waiting) -> Result<Lock>;
 
     /// Shows that a lock could be taken, as far as rights go.
     ///
