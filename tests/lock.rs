@@ -1,5 +1,6 @@
 //! One writer: of two vsyncs on one sync path the one works and the other stands by, and never both write.
 
+mod away;
 mod losing;
 
 use std::time::{Duration, Instant};

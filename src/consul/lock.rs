@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::holder::Holder;
 use super::session::{LOCK_DELAY_SECONDS, TTL_SECONDS};
 use super::{Consul, ConsulSettings};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Level, Result};
 use crate::http;
 use crate::scope::{Done, Scope, StopHandle};
 
@@ -255,13 +255,16 @@ struct Candidate<'a> {
     stands_by: &'a dyn Fn(),
     /// Why the lock can't be had, as it was last said.
     obstacle: Option<String>,
+    /// How often a failure is logged that waiting may mend.
+    tick: Duration,
+    logged: Option<Instant>,
     /// The key was removed while another held it: until then that one may not have noticed.
     not_before: Option<Instant>,
     failure: Option<Error>,
 }
 
 /// Takes the lock `key`, and waits for it as long as the scope lasts; it says once that it stands by, and for whom, and
-/// calls `stands_by`. `past` is a session of this process that held it and could not give it back.
+/// calls `stands_by`. What keeps it from asking is logged at each `tick`. `past` is a session of this process that held it and could not give it back.
 ///
 /// # Errors
 /// [`Kind::Conflict`] if the scope's time ends first, naming the holder; [`Kind::Stopped`]; or what waiting does not
@@ -271,7 +274,7 @@ pub fn acquire(
     scope: &Scope,
     key: &str,
     past: Option<&str>,
-    stands_by: &dyn Fn(),
+    (tick, stands_by): (Duration, &dyn Fn()),
 ) -> Result<SessionLock> {
     let consul = client(settings, REQUEST_TIMEOUT);
     let me = Holder::me();
@@ -284,6 +287,8 @@ pub fn acquire(
         past,
         stands_by,
         obstacle: None,
+        tick,
+        logged: None,
         not_before: None,
         failure: None,
     };
@@ -320,8 +325,8 @@ impl Candidate<'_> {
                     }
                     return Ok(won);
                 }
-                Ok(None) => self.failure = None,
-                Err(error) if passes(&error) => self.failure = Some(error),
+                Ok(None) => (self.failure, self.logged) = (None, None),
+                Err(error) if passes(&error) => self.complain(error),
                 Err(error) => return Err(error),
             }
             if !self.scope.sleep(LOOK_EVERY) {
@@ -378,6 +383,19 @@ impl Candidate<'_> {
         }
     }
 
+    /// Nobody would know why nothing happens.
+    fn complain(&mut self, error: Error) {
+        let is_time = self.logged.is_none_or(|logged| logged.elapsed() >= self.tick);
+        if is_time && self.scope.done().is_none() {
+            log::warn!(
+                "no cycle runs without the lock {}, which can't be had: {error}",
+                self.key
+            );
+            self.logged = Some(Instant::now());
+        }
+        self.failure = Some(error);
+    }
+
     /// Why the lock was not had in time.
     fn unsuccessful(&mut self) -> Error {
         let obstacle = match (self.scope.done(), &self.obstacle, self.failure.take()) {
@@ -396,12 +414,14 @@ impl Candidate<'_> {
     }
 }
 
-/// Whether waiting may mend it.
+/// Whether waiting may mend it: a server or what stands before it, or a file that is written anew.
 fn passes(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        Kind::Unreachable | Kind::Timeout | Kind::Limited | Kind::Stopped
-    )
+    match error.kind() {
+        Kind::Unreachable | Kind::Timeout | Kind::Limited | Kind::Stopped => true,
+        Kind::Protocol | Kind::File => true,
+        Kind::BadToken => error.level() < Level::Fatal,
+        _ => false,
+    }
 }
 
 /// A client of the lock's own: what cuts a cycle's requests must not cut the lock's, and it does not try again by itself.

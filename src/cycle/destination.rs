@@ -23,7 +23,7 @@ use crate::filter::is_of_names;
 use crate::http::Http;
 use crate::scope::Scope;
 use crate::secret::SecretSource;
-use crate::store::{self, InfoStore, Lock, Snapshot};
+use crate::store::{self, InfoStore, Lock, Snapshot, Waiting};
 use crate::sync_info::{FORMAT, Meta, Role, SecretType, SyncInfo, Versions};
 use crate::time;
 use crate::vault::{Active, Vault, VaultSettings};
@@ -101,7 +101,8 @@ impl Destination {
     /// # Errors
     /// [`Kind::Conflict`] if another one holds it until the scope ends.
     pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
-        self.store.lock(scope, stands_by)
+        let tick = self.settings.tick;
+        self.store.lock(scope, Waiting { stands_by, tick })
     }
 
     /// The destination's data paths: as configured or else the origin's, and of policies and roles those that the origin has

@@ -22,7 +22,7 @@ use crate::engine::{DataPath, Presence};
 use crate::error::{Context, Error, Kind, Level, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
-use crate::store::{self, InfoStore, Lock, Own, Stored};
+use crate::store::{self, InfoStore, Lock, Own, Stored, Waiting};
 use crate::sync_info::{FORMAT, Index, Insight, Meta, Operation, Role, SyncInfo, Versions, compare};
 use crate::time;
 use crate::vault::Vault;
@@ -76,7 +76,8 @@ impl Origin {
     /// # Errors
     /// [`Kind::Conflict`] if another one holds it until the scope ends.
     pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
-        self.store.lock(scope, stands_by)
+        let tick = self.settings.tick;
+        self.store.lock(scope, Waiting { stands_by, tick })
     }
 
     /// Looks at the server and at what the token may do there, and for how long: see [`Session::keep_token`].

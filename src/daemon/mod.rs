@@ -27,7 +27,7 @@ use crate::http::{self, Http};
 use crate::scope::Scope;
 use crate::store::{Lock, Watch};
 use crate::sync_info::{Hash, Role};
-use crate::vault::with_tokens_kept;
+use crate::vault::{Alarm, Vault, with_tokens_kept};
 use held::Held;
 use listener::{Listener, Member, News, Voice};
 use trigger::{Gate, Wake, follow};
@@ -180,18 +180,14 @@ impl Daemon {
             let voice = |member| Voice::new(member, events.clone());
             match &leader {
                 Some(leader) => start(threads, voice(&leader.member), move |voice| {
-                    with_tokens_kept(inner, &[leader.origin.vault()], || {
-                        self.live(leader, voice, inner, &Wake::new());
-                    });
+                    self.with_tokens(leader, voice, inner, &[leader.origin.vault()], &Wake::new());
                 }),
                 None => gate.open(),
             }
             for follower in followers {
                 start(threads, voice(&follower.member), move |voice| {
                     gate.wait(&self.until_first_cycle(inner));
-                    with_tokens_kept(inner, &follower.destination.vaults(), || {
-                        self.live(follower, voice, inner, &follower.wake);
-                    });
+                    self.with_tokens(follower, voice, inner, &follower.destination.vaults(), &follower.wake);
                 });
                 start(threads, voice(&follower.member), move |voice| {
                     follow(&follower.watch, inner, &follower.wake, &|error| voice.trouble(error));
@@ -204,6 +200,17 @@ impl Daemon {
             Listener::new(&self.systemd, &members, stop, &publish, &tell).listen(scope, &heard)
         });
         u8::from(is_fatal)
+    }
+
+    /// A role's life, and beside it that of its tokens.
+    fn with_tokens(&self, work: &dyn Work, voice: &Voice, scope: &Scope, vaults: &[&Vault], wake: &Wake) {
+        let ring = |error| voice.trouble(error);
+        let alarm = self.options.reserve(work.tick()).map(|reserve| Alarm {
+            reserve,
+            is_on: &voice.member.waits,
+            ring: &ring,
+        });
+        with_tokens_kept(scope, vaults, alarm.as_ref(), || self.live(work, voice, scope, wake));
     }
 
     /// A role's life: its checks and its lock, then cycle after cycle, until it is stopped or can't go on.
@@ -242,7 +249,7 @@ impl Daemon {
             Some(held) => Ok(held),
             None => Daemon::pass(work.check(scope, self.may_write())).and_then(|()| {
                 voice.tell(News::Ready);
-                self.hold(|| work.lock(scope))
+                self.hold(|| voice.member.wait(|| work.lock(scope)))
             }),
         };
         let ready = match ready {
@@ -382,6 +389,10 @@ fn stand_by_if_lost(work: &dyn Work, voice: &Voice, scope: &Scope, held: &mut Op
     let why = format!("{lost}; no cycle runs until it is taken again");
     voice.trouble(Error::new(Kind::Conflict, why));
     *held = None;
+    voice.member.wait(|| take_again(work, voice, scope, held));
+}
+
+fn take_again(work: &dyn Work, voice: &Voice, scope: &Scope, held: &mut Option<Held>) {
     while scope.done().is_none() {
         match work.lock(scope) {
             Ok(lock) => {

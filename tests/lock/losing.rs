@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Rivals, TAKEOVER, for_each_role};
 use crate::common::consul::{self, operations};
-use crate::common::info::{expect_error, expect_result};
+use crate::common::info::{Info, Pair, expect_error, expect_result};
 use crate::common::proxy::{Action, Reply};
 use crate::common::wait;
 use crate::ends::{expect_prompt_end, wait_until_held};
@@ -200,4 +200,35 @@ fn a_bucket_too_large_for_a_transaction_is_not_written_without_the_lock() {
     let commit = rivals.saves(0).pop().expect("a commit").0;
     let verbs: Vec<String> = operations(&commit.body).into_iter().map(|(verb, ..)| verb).collect();
     assert_eq!(verbs, ["check-session", "cas"]);
+}
+
+#[test]
+fn a_folders_lock_is_lost_with_its_file_and_the_next_writer_keeps_the_first_one_away() {
+    let mut pair = Pair::on_folder();
+    pair.set("/origin", "tick", json!("200ms"));
+    pair.fill(&["a"]);
+    let Info::Folder(folder) = &pair.info else {
+        panic!("it is in a folder");
+    };
+    let start = || pair.vsync.args(["origin", "-o", "json"]).spawn();
+    let first = start();
+    first.wait_for_report(0, |report| report["result"] == "saved");
+    // Whoever wants to start anew removes it all.
+    first.signal("STOP");
+    std::fs::remove_dir_all(folder).expect("the sync info");
+    let second = start();
+    second.wait_for_report(0, |report| report["result"] == "saved");
+    first.signal("CONT");
+    first.wait_for_stderr("was lost: somebody has removed or replaced the file");
+    first.wait_for_stderr(&format!("lock is held by process {}", second.id()));
+    let reports = first.reports().len();
+    second.signal("TERM");
+    expect_prompt_end(second, 0);
+    let report = first.wait_for_report(reports, |_| true);
+    assert_eq!(report["result"], "unchanged", "{report}");
+    first.signal("TERM");
+    let output = expect_prompt_end(first, 0);
+    let saves = output.reports.iter().filter(|report| report["result"] == "saved");
+    assert_eq!(saves.count(), 1);
+    pair.expect_origin(&["a"]);
 }
