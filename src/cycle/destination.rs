@@ -10,7 +10,7 @@ use super::identity::{Place, ensure_apart, ensure_held, ensure_rights};
 use super::own_info::OwnInfo;
 use super::plan::{OriginInfo, OriginRules, Plan, Planner, Write};
 use super::report::Tally;
-use super::saver::{self, Saver, Signal, signals};
+use super::saver::{self, Saver, signals};
 use super::{Found, Options, Outcome, Report, ReportedTask, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
 use crate::engine::DataPath;
@@ -343,12 +343,8 @@ impl Destination {
                 folders: Folders::default(),
                 done: AtomicU64::new(0),
             };
-            let mut carried_out = execution.carry_out(plan);
-            if carried_out.is_ok() && !run.scope.send(&save, Signal::Whole) {
-                // Too late: nothing was saved, and so the cycle is not whole.
-                carried_out = run.check();
-            }
-            drop(save);
+            let carried_out = execution.carry_out(plan);
+            let carried_out = carried_out.and_then(|()| saver::save_whole(run, save));
             // A save that failed is why the rest was stopped.
             let saved = saver::outcome(saver)?;
             carried_out.map(|()| saved)

@@ -75,6 +75,18 @@ impl Saver<'_> {
     }
 }
 
+/// Tells the saver that the cycle is whole.
+///
+/// # Errors
+/// If the cycle has ended meanwhile: too late, nothing is saved, and so it is not whole.
+pub fn save_whole(run: &Run, save: Sender<Signal>) -> Result<()> {
+    // Nobody listens after a save that failed, and that is for the saver to tell.
+    if run.scope.send(&save, Signal::Whole) {
+        return Ok(());
+    }
+    run.check()
+}
+
 /// Waits for the saver and tells how the cycle ended.
 ///
 /// # Errors
@@ -85,5 +97,39 @@ pub fn outcome(saver: ScopedJoinHandle<Result<bool>>) -> Result<Outcome> {
         Ok(Ok(false)) => Ok(Outcome::Unchanged),
         Ok(Err(error)) => Err(error),
         Err(_) => fail(Kind::Panic, "a defect: the saver panicked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use crossbeam_channel::unbounded;
+
+    use super::super::report::Tally;
+    use super::*;
+    use crate::scope::Scope;
+
+    /// Stopped, or out of time: the saver would end without a save, and without an error.
+    #[test]
+    fn a_cycle_that_ends_before_its_save_is_not_whole() {
+        let (stop, root) = Scope::root();
+        let told = |scope: &Scope| {
+            let (tally, ended) = (Tally::default(), AtomicBool::new(false));
+            let run = Run {
+                scope,
+                tally: &tally,
+                problems: unbounded().0,
+                ended: &ended,
+            };
+            let (save, waiting) = signals();
+            let told = save_whole(&run, save).map_err(|error| error.kind());
+            assert_eq!(matches!(waiting.try_recv(), Ok(Signal::Whole)), told.is_ok());
+            told
+        };
+        assert_eq!(told(&root), Ok(()));
+        assert_eq!(told(&root.within(Duration::ZERO)), Err(Kind::Timeout));
+        stop.stop();
+        assert_eq!(told(&root), Err(Kind::Stopped));
     }
 }
