@@ -14,7 +14,7 @@ use super::fingerprints;
 use super::identity::{Place, ensure_rights, ensure_still_active};
 use super::listing::{Job, feed};
 use super::report::Tally;
-use super::saver::{self, Saver, Signal, signals};
+use super::saver::{self, Saver, signals};
 use super::workers::{self, Queue};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::OriginSettings;
@@ -141,8 +141,7 @@ impl Origin {
             if options.dry_run {
                 return Ok(());
             }
-            run.scope.send(&save, Signal::Whole);
-            drop(save);
+            saver::save_whole(run, save)?;
             report.result = saver::outcome(saver)?;
             Ok(())
         })?;
