@@ -3,6 +3,8 @@
 //! A process has one root scope; a cycle gets a narrower one. Dropping (or calling) the [`StopHandle`] that
 //! came with a scope stops that scope and everything made from it. Time is monotonic.
 
+mod lease;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +12,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
 use crate::error::{Error, Kind, Result};
+
+pub use lease::Lease;
 
 /// Nothing is ever sent on a stop channel: its closing is the signal.
 enum Never {}
@@ -44,13 +48,14 @@ impl StopHandle {
 #[derive(Clone)]
 pub struct Scope {
     stops: Vec<Stop>,
+    leases: Vec<Lease>,
     deadline: Option<Instant>,
 }
 
 /// Why a scope is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// A stop handle was dropped.
+    /// A stop handle was dropped, or a lease is over.
     Stopped,
     /// The deadline passed.
     TimedOut,
@@ -61,6 +66,7 @@ impl Scope {
     pub fn root() -> (StopHandle, Scope) {
         Scope {
             stops: Vec::new(),
+            leases: Vec::new(),
             deadline: None,
         }
         .child()
@@ -86,8 +92,21 @@ impl Scope {
     #[must_use]
     pub fn and(&self, other: &Scope) -> Scope {
         let stops = self.stops.iter().chain(&other.stops).cloned().collect();
+        let leases = self.leases.iter().chain(&other.leases).cloned().collect();
         let deadline = [self.deadline, other.deadline].into_iter().flatten().min();
-        Scope { stops, deadline }
+        Scope {
+            stops,
+            leases,
+            deadline,
+        }
+    }
+
+    /// The same scope, stopped when `lease` is over as well.
+    #[must_use]
+    pub fn under(&self, lease: &Lease) -> Scope {
+        let mut narrower = self.clone();
+        narrower.leases.push(lease.clone());
+        narrower
     }
 
     /// The same scope, done after `limit` at the latest. Narrows, never widens.
@@ -102,9 +121,13 @@ impl Scope {
 
     /// Whether work must end, and why.
     pub fn done(&self) -> Option<Done> {
+        let is_past = |deadline| deadline <= Instant::now();
         if self.stops.iter().any(|stop| stop.is_stopped.load(Ordering::Acquire)) {
             Some(Done::Stopped)
-        } else if self.remaining().is_some_and(|left| left.is_zero()) {
+        } else if self.leases.iter().any(Lease::is_over) {
+            // As if whoever renews it had said so: he may still be asleep.
+            Some(Done::Stopped)
+        } else if self.deadline.is_some_and(is_past) {
             Some(Done::TimedOut)
         } else {
             None
@@ -123,8 +146,12 @@ impl Scope {
         }
     }
 
-    /// How much time is left; `None` without a deadline.
+    /// How much time is left; `None` without a deadline. A lease leaves none when it is over, and is no limit before:
+    /// it moves on while work is done that takes longer than what is left of it.
     pub fn remaining(&self) -> Option<Duration> {
+        if self.leases.iter().any(Lease::is_over) {
+            return Some(Duration::ZERO);
+        }
         self.deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
@@ -132,21 +159,26 @@ impl Scope {
     /// Waits for `time` or until the scope is done; `true` if the whole time passed.
     pub fn sleep(&self, time: Duration) -> bool {
         let wake = Instant::now() + time;
-        let (until, whole) = match self.deadline {
-            Some(deadline) if deadline < wake => (deadline, false),
-            _ => (wake, true),
-        };
-        let mut select = self.select();
-        select.ready_deadline(until).is_err() && whole
+        while self.done().is_none() {
+            if wake <= Instant::now() {
+                return true;
+            }
+            let mut select = self.select();
+            let _ = select.ready_deadline(self.end().map_or(wake, |end| end.min(wake)));
+        }
+        false
     }
 
     /// Waits until the scope is done or `other` is closed or has a message; `true` if the scope is done.
     pub fn wait<T>(&self, other: &Receiver<T>) -> bool {
         let mut select = self.select();
         let index = select.recv(other);
-        match self.deadline {
-            Some(deadline) => select.ready_deadline(deadline) != Ok(index),
-            None => select.ready() != index,
+        loop {
+            match self.ready(&mut select) {
+                Some(ready) => return ready != index,
+                None if self.done().is_some() => return true,
+                None => {}
+            }
         }
     }
 
@@ -163,10 +195,7 @@ impl Scope {
             }
             let mut select = self.select();
             select.send(channel);
-            match self.deadline {
-                Some(deadline) => drop(select.ready_deadline(deadline)),
-                None => drop(select.ready()),
-            }
+            self.ready(&mut select);
         }
     }
 
@@ -191,6 +220,20 @@ impl Scope {
             select.recv(&stop.closed);
         }
         select
+    }
+
+    /// Waits for one of the operations of `select`; `None` when the scope's time is over, or was when the wait began and
+    /// a lease has been renewed since.
+    fn ready(&self, select: &mut Select) -> Option<usize> {
+        match self.end() {
+            Some(end) => select.ready_deadline(end).ok(),
+            None => Some(select.ready()),
+        }
+    }
+
+    /// When the scope is done by itself, unless a lease is renewed.
+    fn end(&self) -> Option<Instant> {
+        self.leases.iter().map(Lease::end).chain(self.deadline).min()
     }
 }
 
@@ -236,6 +279,38 @@ mod tests {
             assert!(!sleeping.join().unwrap());
         });
         assert_eq!(root.receive(&receiver), None);
+    }
+
+    #[test]
+    fn every_wait_ends_with_a_lease_and_not_before_its_last_renewal() {
+        let (_handle, root) = Scope::root();
+        let (sender, receiver) = bounded::<u8>(0);
+        let since = Instant::now();
+        let lease = Lease::new(since, SHORT);
+        let scope = root.within(LONG).and(&root.under(&lease));
+        std::thread::scope(|threads| {
+            let waits = [
+                threads.spawn(|| scope.sleep(LONG)),
+                threads.spawn(|| !scope.wait(&receiver)),
+                threads.spawn(|| scope.send(&sender, 1)),
+                threads.spawn(|| scope.receive(&receiver).is_some()),
+            ];
+            // Whether or not that comes in time.
+            lease.renew(since + SHORT);
+            let last = lease.end().duration_since(since);
+            for wait in waits {
+                assert!(!wait.join().unwrap());
+            }
+            assert!(since.elapsed() >= last, "{:?}", since.elapsed());
+        });
+        assert_eq!((scope.done(), root.done()), (Some(Done::Stopped), None));
+        assert_eq!(scope.check().unwrap_err().kind(), Kind::Stopped);
+        assert_eq!(scope.remaining(), Some(Duration::ZERO));
+        let lasting = root.within(LONG).under(&Lease::new(Instant::now(), LONG / 2));
+        assert!(
+            lasting.remaining().unwrap() > LONG / 2,
+            "it is no limit as long as it lasts"
+        );
     }
 
     #[test]

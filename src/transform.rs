@@ -285,6 +285,16 @@ mod tests {
         assert!(!transforms(&[("a", "b", "c")]).unwrap().is_identity());
     }
 
+    /// An engine that backtracks would try 2^20,000 ways.
+    #[test]
+    fn an_expression_that_would_never_end_elsewhere_ends() {
+        let rules = transforms(&[("a", "^(?P<x>(a+)+)$", "x")]).unwrap();
+        let path = "a".repeat(20_000) + "!";
+        assert!(matches!(rules.apply(&path), Cow::Borrowed(_)));
+        let path = "a".repeat(20_000);
+        assert_eq!(rules.apply(&path), path.as_str());
+    }
+
     #[test]
     fn errors_name_the_rule_on_one_line() {
         let twice: &[(&str, &str, &str)] = &[("a", "x", "y"), ("a", "z", "y")];

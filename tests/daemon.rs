@@ -280,6 +280,36 @@ fn a_destination_that_fails_its_checks_is_tried_at_each_tick_while_others_go_on(
     expect_prompt_end(daemon, 0);
 }
 
+/// One of several, which alone is tried again.
+#[test]
+fn allow_mass_delete_does_not_outlast_a_start_that_failed() {
+    let mut ends = Ends::new();
+    ends.set("/destinations/0", "tick", &json!("200ms"));
+    let mut other = ends.config["destinations"][0].clone();
+    let away = Proxy::start(&ends.destination.vault.address);
+    other["name"] = json!("away");
+    other["syncPath"] = json!("away");
+    other["vault"] = json!({ "address": away.address(), "token": ends.destination.vault.token, "maxRetries": 0 });
+    ends.config["destinations"].as_array_mut().expect("a list").push(other);
+    ends.set("/destinations/0", "ignoreDeletes", &json!(true));
+    ends.fill(13);
+    ends.once().expect_code(0);
+    (0..12).for_each(|n| ends.origin.delete(&format!("app{n}")));
+    ends.vsync.args(["origin", "--once"]).run().expect_code(0);
+    away.refuse();
+    let daemon = ends
+        .vsync
+        .args(["destination", "--allow-mass-delete", "-o", "json"])
+        .spawn();
+    daemon.wait_for_stderr("destination away: it could not begin, so --allow-mass-delete does not count any more");
+    away.accept_again();
+    let report = daemon.wait_for_report(0, |report| report["name"] == "away" && report["held"] == 12);
+    assert_eq!(report["deleted"], 0, "{report}");
+    assert!(ends.destination.get("app0").is_some());
+    daemon.signal("TERM");
+    expect_prompt_end(daemon, 0);
+}
+
 #[test]
 fn a_destination_that_is_down_is_the_exit_code_of_once_and_stops_no_other() {
     let mut ends = Ends::new();

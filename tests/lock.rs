@@ -1,5 +1,6 @@
 //! One writer: of two vsyncs on one sync path the one works and the other stands by, and never both write.
 
+mod away;
 mod losing;
 
 use std::time::{Duration, Instant};
@@ -228,6 +229,37 @@ fn once_waits_until_its_timeout_and_names_the_holder() {
         expect_prompt_end(first, 0);
         expect_result(&waiting.wait_exit(wait::SOON), role, "unchanged");
     });
+}
+
+/// What was allowed was what the user had seen, and not what is there when the other one ends, perhaps months later.
+#[test]
+fn a_standby_takes_over_without_the_leave_to_delete_much() {
+    let rivals = Rivals::new("destination");
+    let keys: Vec<String> = (0..12).map(|n| format!("gone{n}")).collect();
+    rivals.pair.fill(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+    rivals.pair.origin_cycle("saved");
+    let first = rivals.first();
+    first.wait_for_report(0, |report| report["result"] == "saved");
+    let flags = ["--allow-mass-delete", "--full"];
+    let command = ["destination", "-o", "json"].into_iter().chain(flags);
+    let second = rivals.second.args(command).spawn();
+    second.wait_for_stderr("standing by: ");
+    for flag in flags {
+        second.wait_for_stderr(&format!("it stands by, so {flag} does not count any more"));
+    }
+    keys.iter().for_each(|key| rivals.pair.origin.delete(key));
+    rivals.pair.origin_cycle("saved");
+    first.wait_for_report(0, |report| report["held"] == 12);
+    first.signal("TERM");
+    expect_prompt_end(first, 0);
+    let report = second.wait_for_report(0, |_| true);
+    assert_eq!(
+        (&report["held"], &report["deleted"]),
+        (&json!(12), &json!(0)),
+        "{report}"
+    );
+    second.signal("TERM");
+    expect_prompt_end(second, 0);
 }
 
 #[test]

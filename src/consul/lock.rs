@@ -2,8 +2,10 @@
 //!
 //! Consul's locks are advisory, and a session may end without its holder knowing (FACTS.md section 16, T13). So a holder
 //! believes in its lock only for a bounded time after the last renewal that it knows of, by a clock that runs on its own
-//! and from before the request; that is less than the time after which Consul gives the lock to another. And whatever
-//! it writes to Consul is refused there once the lock is another's: see [`Transaction`](super::Transaction).
+//! and from before the request; that is less than the time after which Consul gives the lock to another. Each of its
+//! threads sees by itself when that time is over ([`Lease`]): of a process that stood still, the one that keeps the lock
+//! may be the last to wake. And whatever it writes to Consul is refused there once the lock is another's: see
+//! [`Transaction`](super::Transaction).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -12,9 +14,9 @@ use std::time::{Duration, Instant};
 use super::holder::Holder;
 use super::session::{LOCK_DELAY_SECONDS, TTL_SECONDS};
 use super::{Consul, ConsulSettings};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Level, Result};
 use crate::http;
-use crate::scope::{Done, Scope, StopHandle};
+use crate::scope::{Done, Lease, Scope, StopHandle};
 
 /// How long a lock counts as held after a renewal: the session's life without the second that a cut request may last.
 const VALID: Duration = Duration::from_secs(TTL_SECONDS - 1);
@@ -33,11 +35,11 @@ pub struct Holding {
     session: String,
     place: String,
     state: Mutex<State>,
+    lease: Lease,
     held: Scope,
 }
 
 struct State {
-    renewed: Instant,
     /// Why it could not be renewed since then, as the end of a sentence.
     trouble: String,
     lost: Option<String>,
@@ -48,17 +50,18 @@ struct State {
 impl Holding {
     fn new(key: &str, place: String, won: Won) -> Holding {
         let (stop, held) = Scope::root();
+        let lease = Lease::new(won.asked, VALID);
         Holding {
             key: key.to_string(),
             session: won.session,
             place,
             state: Mutex::new(State {
-                renewed: won.asked,
                 trouble: String::new(),
                 lost: None,
                 stop: Some(stop),
             }),
-            held,
+            held: held.under(&lease),
+            lease,
         }
     }
 
@@ -78,7 +81,7 @@ impl Holding {
     /// [`Kind::Conflict`], saying how it was lost.
     pub fn check(&self) -> Result<()> {
         let mut state = self.lock();
-        state.expire();
+        self.expire(&mut state);
         match &state.lost {
             None => Ok(()),
             Some(why) => Err(self.lost(why)),
@@ -92,9 +95,16 @@ impl Holding {
         self.lost(why)
     }
 
-    /// `scope`, done when the lock is lost as well.
+    /// `scope`, done when the lock is lost as well, whether or not anybody has noticed.
     pub fn within(&self, scope: &Scope) -> Scope {
         scope.and(&self.held)
+    }
+
+    /// Gives the lock up when the last renewal is too long ago.
+    fn expire(&self, state: &mut State) {
+        if self.lease.is_over() {
+            state.lose(format!("it could not be renewed in time{}", state.trouble));
+        }
     }
 
     fn lost(&self, why: &str) -> Error {
@@ -110,13 +120,6 @@ impl Holding {
 }
 
 impl State {
-    /// Gives the lock up when the last renewal is too long ago.
-    fn expire(&mut self) {
-        if self.renewed.elapsed() > VALID {
-            self.lose(format!("it could not be renewed in time{}", self.trouble));
-        }
-    }
-
     fn lose(&mut self, why: String) {
         self.lost.get_or_insert(why);
         self.stop = None;
@@ -186,18 +189,21 @@ fn give_back(settings: &ConsulSettings, key: &str, session: &str, me: &Holder) {
 /// Renews the session and looks after the key, until told to end or the lock is lost.
 fn keep(consul: &Consul, holding: &Holding, value: &[u8], scope: &Scope) {
     while scope.sleep(LOOK_EVERY) {
-        let left = VALID.saturating_sub(holding.lock().renewed.elapsed());
+        let left = holding.lease.remaining();
         let looked = look_after(consul, holding, value, &scope.within(left));
         let mut state = holding.lock();
         match looked {
             Ok(Look::Held(asked)) => {
-                state.renewed = asked.unwrap_or(state.renewed);
+                if let Some(asked) = asked {
+                    // Too late where somebody has ended his work already: then the lock is lost.
+                    holding.lease.renew(asked);
+                }
                 state.trouble.clear();
             }
             Ok(Look::Lost(why)) => return state.lose(why),
             Err(error) => state.trouble = format!(": {error}"),
         }
-        state.expire();
+        holding.expire(&mut state);
         if state.lost.is_some() {
             return;
         }
@@ -213,7 +219,7 @@ enum Look {
 
 fn look_after(consul: &Consul, holding: &Holding, value: &[u8], scope: &Scope) -> Result<Look> {
     let lost = |why: &str| Ok(Look::Lost(why.to_string()));
-    let asked = (holding.lock().renewed.elapsed() >= RENEW_AFTER).then(Instant::now);
+    let asked = (holding.lease.age() >= RENEW_AFTER).then(Instant::now);
     if asked.is_some() && !consul.renew_session(scope, &holding.session)? {
         return lost("its session has ended in Consul");
     }
@@ -255,13 +261,16 @@ struct Candidate<'a> {
     stands_by: &'a dyn Fn(),
     /// Why the lock can't be had, as it was last said.
     obstacle: Option<String>,
+    /// How often a failure is logged that waiting may mend.
+    tick: Duration,
+    logged: Option<Instant>,
     /// The key was removed while another held it: until then that one may not have noticed.
     not_before: Option<Instant>,
     failure: Option<Error>,
 }
 
 /// Takes the lock `key`, and waits for it as long as the scope lasts; it says once that it stands by, and for whom, and
-/// calls `stands_by`. `past` is a session of this process that held it and could not give it back.
+/// calls `stands_by`. What keeps it from asking is logged at each `tick`. `past` is a session of this process that held it and could not give it back.
 ///
 /// # Errors
 /// [`Kind::Conflict`] if the scope's time ends first, naming the holder; [`Kind::Stopped`]; or what waiting does not
@@ -271,7 +280,7 @@ pub fn acquire(
     scope: &Scope,
     key: &str,
     past: Option<&str>,
-    stands_by: &dyn Fn(),
+    (tick, stands_by): (Duration, &dyn Fn()),
 ) -> Result<SessionLock> {
     let consul = client(settings, REQUEST_TIMEOUT);
     let me = Holder::me();
@@ -284,6 +293,8 @@ pub fn acquire(
         past,
         stands_by,
         obstacle: None,
+        tick,
+        logged: None,
         not_before: None,
         failure: None,
     };
@@ -320,8 +331,8 @@ impl Candidate<'_> {
                     }
                     return Ok(won);
                 }
-                Ok(None) => self.failure = None,
-                Err(error) if passes(&error) => self.failure = Some(error),
+                Ok(None) => (self.failure, self.logged) = (None, None),
+                Err(error) if passes(&error) => self.complain(error),
                 Err(error) => return Err(error),
             }
             if !self.scope.sleep(LOOK_EVERY) {
@@ -378,6 +389,19 @@ impl Candidate<'_> {
         }
     }
 
+    /// Nobody would know why nothing happens.
+    fn complain(&mut self, error: Error) {
+        let is_time = self.logged.is_none_or(|logged| logged.elapsed() >= self.tick);
+        if is_time && self.scope.done().is_none() {
+            log::warn!(
+                "no cycle runs without the lock {}, which can't be had: {error}",
+                self.key
+            );
+            self.logged = Some(Instant::now());
+        }
+        self.failure = Some(error);
+    }
+
     /// Why the lock was not had in time.
     fn unsuccessful(&mut self) -> Error {
         let obstacle = match (self.scope.done(), &self.obstacle, self.failure.take()) {
@@ -396,12 +420,14 @@ impl Candidate<'_> {
     }
 }
 
-/// Whether waiting may mend it.
+/// Whether waiting may mend it: a server or what stands before it, or a file that is written anew.
 fn passes(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        Kind::Unreachable | Kind::Timeout | Kind::Limited | Kind::Stopped
-    )
+    match error.kind() {
+        Kind::Unreachable | Kind::Timeout | Kind::Limited | Kind::Stopped => true,
+        Kind::Protocol | Kind::File => true,
+        Kind::BadToken => error.level() < Level::Fatal,
+        _ => false,
+    }
 }
 
 /// A client of the lock's own: what cuts a cycle's requests must not cut the lock's, and it does not try again by itself.

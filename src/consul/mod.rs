@@ -215,16 +215,17 @@ impl Consul {
         let text = String::from_utf8_lossy(&reply.body);
         let address = self.http.address();
         let dc = self.settings.dc.as_deref().unwrap_or_default();
+        let is_unknown_token = reply.status == 403 && text.contains("ACL not found");
         let (kind, meaning) = match reply.status {
             400 if reply.wants_tls() => (
                 Kind::Protocol,
                 format!("{address} speaks TLS: write https:// in `consul.address`"),
             ),
-            403 if text.contains("ACL not found") => (
+            403 if is_unknown_token => (
                 Kind::BadToken,
                 format!("{address} does not know the ACL token (`consul.token`): wrong, expired or deleted"),
             ),
-            403 => (Kind::Denied, self.denial(rule)),
+            403 if text.contains("Permission denied") => (Kind::Denied, self.denial(rule)),
             413 => (
                 Kind::Refused,
                 format!("the value is over the {VALUE_LIMIT} bytes that {address} takes; raise `numBuckets`"),
@@ -240,7 +241,12 @@ impl Consul {
             500..=599 => (Kind::Unreachable, format!("the Consul at {address} failed")),
             _ => return self.not_consul(),
         };
-        Error::new(kind, format!("{meaning} [status {}]", reply.status))
+        let error = Error::new(kind, format!("{meaning} [status {}]", reply.status));
+        // A file may be written anew; what the configuration holds is refused at every tick.
+        match self.settings.token {
+            Some(SecretSource::Value(_)) if is_unknown_token => error.fatal(),
+            _ => error,
+        }
     }
 
     fn not_consul(&self) -> Error {

@@ -14,7 +14,7 @@ use super::prepared::{Planned, Prepared, Purpose, configured};
 use super::preview::{count_tasks, report_orphans, tasks};
 use super::report::Tally;
 use super::routes::{Crossings, Routes};
-use super::saver::{self, Saver, Signal, signals};
+use super::saver::{self, Saver, signals};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::{DestinationSettings, OriginSettings};
 use crate::engine::DataPath;
@@ -23,7 +23,7 @@ use crate::filter::is_of_names;
 use crate::http::Http;
 use crate::scope::Scope;
 use crate::secret::SecretSource;
-use crate::store::{self, InfoStore, Lock, Snapshot};
+use crate::store::{self, InfoStore, Lock, Snapshot, Waiting};
 use crate::sync_info::{FORMAT, Meta, Role, SecretType, SyncInfo, Versions};
 use crate::time;
 use crate::vault::{Active, Vault, VaultSettings};
@@ -101,7 +101,8 @@ impl Destination {
     /// # Errors
     /// [`Kind::Conflict`] if another one holds it until the scope ends.
     pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
-        self.store.lock(scope, stands_by)
+        let tick = self.settings.tick;
+        self.store.lock(scope, Waiting { stands_by, tick })
     }
 
     /// The destination's data paths: as configured or else the origin's, and of policies and roles those that the origin has
@@ -439,12 +440,8 @@ impl Destination {
                 folders: Folders::default(),
                 done: AtomicU64::new(0),
             };
-            let mut carried_out = execution.carry_out(plan);
-            if carried_out.is_ok() && !run.scope.send(&save, Signal::Whole) {
-                // Too late: nothing was saved, and so the cycle is not whole.
-                carried_out = run.check();
-            }
-            drop(save);
+            let carried_out = execution.carry_out(plan);
+            let carried_out = carried_out.and_then(|()| saver::save_whole(run, save));
             // A save that failed is why the rest was stopped.
             let saved = saver::outcome(saver)?;
             carried_out.map(|()| saved)

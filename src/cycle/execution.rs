@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
@@ -22,6 +23,8 @@ use crate::vault::{Active, Vault};
 const CHECKPOINT_AFTER: u64 = 1000;
 /// So many deletes are confirmed before they are carried out: not more, since a confirmation grows old.
 const DELETES_AT_ONCE: usize = 250;
+/// How old it may be when its delete begins; where the servers are slow, or asked slowly, even a few take longer.
+const CONFIRMED_FOR: Duration = Duration::from_secs(3);
 
 /// What the workers of one destination's cycle share.
 pub struct Execution<'a> {
@@ -91,8 +94,10 @@ impl Execution<'_> {
                 workers,
                 |queue| _ = queue.send_all(deletes),
                 |delete| {
+                    let asked = Instant::now();
                     if self.confirm(&delete, occupied) {
-                        confirmed.lock().unwrap_or_else(PoisonError::into_inner).push(delete);
+                        let mut confirmed = confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+                        confirmed.push((delete, asked));
                     }
                 },
             );
@@ -104,7 +109,7 @@ impl Execution<'_> {
                 self.run,
                 workers,
                 |queue| _ = queue.send_all(confirmed),
-                |delete| self.delete(&delete, occupied),
+                |(delete, asked)| self.delete(&delete, asked, occupied),
             );
             self.run.check()?;
             deletes = later;
@@ -115,8 +120,9 @@ impl Execution<'_> {
     /// Saves that the copies are about to go, as a state that no origin has. Were the cycle cut off after a delete and
     /// the secret undeleted at the origin, which changes neither its version nor its time, both ends would else seem
     /// to be equal, and the copy would stay away for ever.
-    fn announce(&self, deletes: &[Delete], occupied: &HashSet<String>) -> Result<()> {
-        let mut removed = deletes.iter().filter(|delete| delete.removes_copy(occupied)).peekable();
+    fn announce(&self, deletes: &[(Delete, Instant)], occupied: &HashSet<String>) -> Result<()> {
+        let deletes = deletes.iter().map(|(delete, _)| delete);
+        let mut removed = deletes.filter(|delete| delete.removes_copy(occupied)).peekable();
         if removed.peek().is_none() {
             return Ok(());
         }
@@ -237,7 +243,12 @@ impl Execution<'_> {
         false
     }
 
-    fn delete(&self, delete: &Delete, occupied: &HashSet<String>) {
+    /// Carries out a delete that was confirmed by an answer to what was `asked` then, unless that is too long ago and the
+    /// origin does not say so again.
+    fn delete(&self, delete: &Delete, asked: Instant, occupied: &HashSet<String>) {
+        if asked.elapsed() > CONFIRMED_FOR && !self.confirm_again(delete, occupied) {
+            return;
+        }
         match self.remove(delete, occupied) {
             Ok(()) => {
                 Tally::add(&self.run.tally.deleted, 1);
@@ -248,6 +259,18 @@ impl Execution<'_> {
                 self.run.failed(&delete.path, error);
             }
         }
+    }
+
+    /// As [`confirm`](Self::confirm), alone: so that the answer is the active node's has to be seen for it alone too.
+    fn confirm_again(&self, delete: &Delete, occupied: &HashSet<String>) -> bool {
+        if !delete.removes_copy(occupied) {
+            return true;
+        }
+        if !self.confirm(delete, occupied) {
+            return false;
+        }
+        let still_active = ensure_still_active(self.origin.within(self.run.scope), self.active.as_ref());
+        still_active.map_err(|error| self.run.end(error)).is_ok()
     }
 
     /// Removes one secret.

@@ -69,6 +69,16 @@ impl Options {
     pub fn reserve(&self, tick: Duration) -> Option<Duration> {
         self.repeats.then_some(2 * tick)
     }
+
+    /// Without what is meant only for what was there when the user asked for it.
+    #[must_use]
+    pub fn later(self) -> Options {
+        Options {
+            allow_mass_delete: false,
+            full: false,
+            ..self
+        }
+    }
 }
 
 /// What an origin's cycle found, for a destination's dry run.

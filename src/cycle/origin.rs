@@ -14,7 +14,7 @@ use super::fingerprints;
 use super::identity::{Place, ensure_rights, ensure_still_active};
 use super::listing::{Job, feed};
 use super::report::Tally;
-use super::saver::{self, Saver, Signal, signals};
+use super::saver::{self, Saver, signals};
 use super::workers::{self, Queue};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::OriginSettings;
@@ -22,7 +22,7 @@ use crate::engine::{DataPath, Presence};
 use crate::error::{Context, Error, Kind, Level, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
-use crate::store::{self, InfoStore, Lock, Own, Stored};
+use crate::store::{self, InfoStore, Lock, Own, Stored, Waiting};
 use crate::sync_info::{FORMAT, Index, Insight, Meta, Operation, Role, SyncInfo, Versions, compare};
 use crate::time;
 use crate::vault::Vault;
@@ -76,7 +76,8 @@ impl Origin {
     /// # Errors
     /// [`Kind::Conflict`] if another one holds it until the scope ends.
     pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
-        self.store.lock(scope, stands_by)
+        let tick = self.settings.tick;
+        self.store.lock(scope, Waiting { stands_by, tick })
     }
 
     /// Looks at the server and at what the token may do there, and for how long: see [`Session::keep_token`].
@@ -140,8 +141,7 @@ impl Origin {
             if options.dry_run {
                 return Ok(());
             }
-            run.scope.send(&save, Signal::Whole);
-            drop(save);
+            saver::save_whole(run, save)?;
             report.result = saver::outcome(saver)?;
             Ok(())
         })?;

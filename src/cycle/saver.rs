@@ -2,14 +2,13 @@
 //!
 //! A message means save, a closed channel means don't. So a cycle that is cut off saves nothing by simply ending.
 
-use std::sync::atomic::Ordering;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Outcome, Run};
-use crate::error::{Kind, Result, fail};
+use crate::error::{Error, Kind, Result, fail};
 use crate::store::{InfoStore, Own};
 use crate::sync_info::{Meta, SyncInfo};
 
@@ -49,17 +48,8 @@ impl Saver<'_> {
     /// Saves at every signal; whether anything was written. Returns when the channel closes or the cycle is whole.
     ///
     /// # Errors
-    /// The first save that fails.
+    /// After the first save that fails, whose own error ends the cycle; or if the cycle has ended.
     pub fn run(self, run: &Run, signals: &Receiver<Signal>) -> Result<bool> {
-        let outcome = self.save_at(run, signals);
-        if outcome.is_err() {
-            // The workers need not go on: what they do can't be saved.
-            run.ended.store(true, Ordering::Release);
-        }
-        outcome
-    }
-
-    fn save_at(self, run: &Run, signals: &Receiver<Signal>) -> Result<bool> {
         let mut wrote = false;
         loop {
             let signal = match signals.recv_timeout(CHECKPOINT_EVERY) {
@@ -69,7 +59,12 @@ impl Saver<'_> {
                 Ok(signal) => signal,
             };
             run.check()?;
-            wrote |= self.store.save(run.scope, self.own, self.info, (self.meta)())?;
+            let saved = self.store.save(run.scope, self.own, self.info, (self.meta)());
+            wrote |= saved.map_err(|error| {
+                // At once: a signal may be waiting already, and whoever sent it waits for the end of the scope.
+                run.end(error);
+                Error::new(Kind::Stopped, "the sync info could not be saved")
+            })?;
             match signal {
                 Signal::Checkpoint => {}
                 // Whoever waits for it takes an end without a message for a failure.
@@ -78,6 +73,18 @@ impl Saver<'_> {
             }
         }
     }
+}
+
+/// Tells the saver that the cycle is whole.
+///
+/// # Errors
+/// If the cycle has ended meanwhile: too late, nothing is saved, and so it is not whole.
+pub fn save_whole(run: &Run, save: Sender<Signal>) -> Result<()> {
+    // Nobody listens after a save that failed, and that is for the saver to tell.
+    if run.scope.send(&save, Signal::Whole) {
+        return Ok(());
+    }
+    run.check()
 }
 
 /// Waits for the saver and tells how the cycle ended.
@@ -90,5 +97,39 @@ pub fn outcome(saver: ScopedJoinHandle<Result<bool>>) -> Result<Outcome> {
         Ok(Ok(false)) => Ok(Outcome::Unchanged),
         Ok(Err(error)) => Err(error),
         Err(_) => fail(Kind::Panic, "a defect: the saver panicked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use crossbeam_channel::unbounded;
+
+    use super::super::report::Tally;
+    use super::*;
+    use crate::scope::Scope;
+
+    /// Stopped, or out of time: the saver would end without a save, and without an error.
+    #[test]
+    fn a_cycle_that_ends_before_its_save_is_not_whole() {
+        let (stop, root) = Scope::root();
+        let told = |scope: &Scope| {
+            let (tally, ended) = (Tally::default(), AtomicBool::new(false));
+            let run = Run {
+                scope,
+                tally: &tally,
+                problems: unbounded().0,
+                ended: &ended,
+            };
+            let (save, waiting) = signals();
+            let told = save_whole(&run, save).map_err(|error| error.kind());
+            assert_eq!(matches!(waiting.try_recv(), Ok(Signal::Whole)), told.is_ok());
+            told
+        };
+        assert_eq!(told(&root), Ok(()));
+        assert_eq!(told(&root.within(Duration::ZERO)), Err(Kind::Timeout));
+        stop.stop();
+        assert_eq!(told(&root), Err(Kind::Stopped));
     }
 }

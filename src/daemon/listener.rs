@@ -5,6 +5,7 @@
 //! that it wants to know. Nothing that is told can hold the listener up.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
@@ -25,6 +26,8 @@ pub struct Member {
     name: String,
     /// One of several destinations: what is fatal to it leaves the others something to do.
     pub is_one_of_several: bool,
+    /// While it waits for its lock, and no cycle runs.
+    pub waits: AtomicBool,
     /// Tells whether a cycle of it is stuck.
     pub pulse: Pulse,
 }
@@ -36,8 +39,17 @@ impl Member {
             role,
             name: name.to_string(),
             is_one_of_several,
+            waits: AtomicBool::new(false),
             pulse: Pulse::default(),
         }
+    }
+
+    /// Waits for its lock.
+    pub fn wait<T>(&self, body: impl FnOnce() -> T) -> T {
+        self.waits.store(true, Ordering::Release);
+        let outcome = body();
+        self.waits.store(false, Ordering::Release);
+        outcome
     }
 
     /// Its name in log lines.

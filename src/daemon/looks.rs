@@ -29,7 +29,11 @@ impl Daemon {
         let plans: Vec<plan::Summary> = self
             .destinations
             .iter()
-            .map(|one| with_tokens_kept(scope, &one.vaults(), || plan::plan(one, scope, self.options, &show)))
+            .map(|one| {
+                with_tokens_kept(scope, &one.vaults(), None, || {
+                    plan::plan(one, scope, self.options, &show)
+                })
+            })
             .collect();
         self.print_last("plan", &plans);
         worst_exit_code(plans.iter().map(plan::Summary::exit_code))
@@ -56,7 +60,7 @@ impl Daemon {
                     continue;
                 }
             };
-            let summary = with_tokens_kept(scope, &destination.vaults(), || {
+            let summary = with_tokens_kept(scope, &destination.vaults(), None, || {
                 verify::verify(destination, &held.within(scope), options, &show)
             });
             codes.push(match held.lost() {

@@ -12,6 +12,7 @@ mod once;
 mod systemd;
 mod trigger;
 
+use std::cell::Cell;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -27,7 +28,7 @@ use crate::http::{self, Http};
 use crate::scope::Scope;
 use crate::store::{Lock, Watch};
 use crate::sync_info::{Hash, Role};
-use crate::vault::with_tokens_kept;
+use crate::vault::{Alarm, Vault, with_tokens_kept};
 use held::Held;
 use listener::{Listener, Member, News, Voice};
 use trigger::{Gate, Wake, follow};
@@ -60,8 +61,8 @@ pub struct Daemon {
 /// What a role does again and again.
 trait Work {
     fn check(&self, scope: &Scope, may_write: bool) -> Vec<Check>;
-    /// Waits for the lock.
-    fn lock(&self, scope: &Scope) -> Result<Lock>;
+    /// Waits for the lock; `stands_by` is called when another one holds it.
+    fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock>;
     fn cycle(&self, scope: &Scope, options: Options) -> Report;
     /// Tells other roles of a cycle, of which the listener has heard before.
     fn pass_on(&self, round: &Round);
@@ -114,8 +115,11 @@ impl Work for Leader<'_> {
     }
 
     /// While this one stands by, it is the other's saves that the destinations follow.
-    fn lock(&self, scope: &Scope) -> Result<Lock> {
-        self.origin.lock(scope, &|| self.gate.open())
+    fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
+        self.origin.lock(scope, &|| {
+            self.gate.open();
+            stands_by();
+        })
     }
 
     fn cycle(&self, scope: &Scope, options: Options) -> Report {
@@ -146,8 +150,8 @@ impl Work for Follower<'_> {
         check_destination(self.destination, scope, may_write)
     }
 
-    fn lock(&self, scope: &Scope) -> Result<Lock> {
-        self.destination.lock(scope, &|| {})
+    fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
+        self.destination.lock(scope, stands_by)
     }
 
     fn cycle(&self, scope: &Scope, options: Options) -> Report {
@@ -180,18 +184,14 @@ impl Daemon {
             let voice = |member| Voice::new(member, events.clone());
             match &leader {
                 Some(leader) => start(threads, voice(&leader.member), move |voice| {
-                    with_tokens_kept(inner, &[leader.origin.vault()], || {
-                        self.live(leader, voice, inner, &Wake::new());
-                    });
+                    self.with_tokens(leader, voice, inner, &[leader.origin.vault()], &Wake::new());
                 }),
                 None => gate.open(),
             }
             for follower in followers {
                 start(threads, voice(&follower.member), move |voice| {
                     gate.wait(&self.until_first_cycle(inner));
-                    with_tokens_kept(inner, &follower.destination.vaults(), || {
-                        self.live(follower, voice, inner, &follower.wake);
-                    });
+                    self.with_tokens(follower, voice, inner, &follower.destination.vaults(), &follower.wake);
                 });
                 start(threads, voice(&follower.member), move |voice| {
                     follow(&follower.watch, inner, &follower.wake, &|error| voice.trouble(error));
@@ -206,12 +206,25 @@ impl Daemon {
         u8::from(is_fatal)
     }
 
+    /// A role's life, and beside it that of its tokens.
+    fn with_tokens(&self, work: &dyn Work, voice: &Voice, scope: &Scope, vaults: &[&Vault], wake: &Wake) {
+        let ring = |error| voice.trouble(error);
+        let alarm = self.options.reserve(work.tick()).map(|reserve| Alarm {
+            reserve,
+            is_on: &voice.member.waits,
+            ring: &ring,
+        });
+        with_tokens_kept(scope, vaults, alarm.as_ref(), || self.live(work, voice, scope, wake));
+    }
+
     /// A role's life: its checks and its lock, then cycle after cycle, until it is stopped or can't go on.
     fn live(&self, work: &dyn Work, voice: &Voice, scope: &Scope, wake: &Wake) {
-        let mut options = self.options;
+        // In a cell, since some of it ends while the role waits for its lock.
+        let options = Cell::new(self.options);
         let mut held = None;
         while scope.done().is_none() {
-            let round = self.round(work, voice, scope, (&mut held, options));
+            let round = self.round(work, voice, scope, (&mut held, &options));
+            options.set(options.get().later());
             let left = work.tick().saturating_sub(round.began.elapsed());
             if round.is_fatal {
                 // A change at the origin mends nothing here.
@@ -220,8 +233,6 @@ impl Daemon {
                 }
                 continue;
             }
-            // Both are meant for what was there at the start.
-            (options.allow_mass_delete, options.full) = (false, false);
             let while_held = held.as_ref().map_or_else(|| scope.clone(), |held| held.within(scope));
             if let Some(cause) = wake.wait(&while_held, left, round.seen) {
                 log::debug!("{}: {cause}", voice.member.who());
@@ -235,14 +246,15 @@ impl Daemon {
         work: &dyn Work,
         voice: &Voice,
         scope: &Scope,
-        (held, options): (&mut Option<Held>, Options),
+        (held, options): (&mut Option<Held>, &Cell<Options>),
     ) -> Round {
         let began = Instant::now();
         let ready = match held.take() {
             Some(held) => Ok(held),
             None => Daemon::pass(work.check(scope, self.may_write())).and_then(|()| {
                 voice.tell(News::Ready);
-                self.hold(|| work.lock(scope))
+                let stands_by = || take_back(options, voice, "it stands by");
+                self.hold(|| voice.member.wait(|| work.lock(scope, &stands_by)))
             }),
         };
         let ready = match ready {
@@ -250,6 +262,7 @@ impl Daemon {
             Err(error) => {
                 if scope.done().is_none() {
                     voice.tell(News::Trouble(error.fatal()));
+                    take_back(options, voice, "it could not begin");
                 }
                 return Round {
                     began,
@@ -258,7 +271,7 @@ impl Daemon {
                 };
             }
         };
-        let cycle = || work.cycle(&ready.within(scope), options);
+        let cycle = || work.cycle(&ready.within(scope), options.get());
         let report = ready.judge(scope, voice.member.pulse.during(work.timeout(), cycle));
         let round = Round {
             began: report.began,
@@ -373,6 +386,17 @@ fn check_destination(destination: &Destination, scope: &Scope, may_write: bool) 
     })
 }
 
+/// Takes back what the user asked for what was there at the start, and says so: no cycle has come of it, and the next one
+/// may find other things.
+fn take_back(options: &Cell<Options>, voice: &Voice, why: &str) {
+    let asked = options.replace(options.get().later());
+    for (is_asked, flag) in [(asked.allow_mass_delete, "--allow-mass-delete"), (asked.full, "--full")] {
+        if is_asked {
+            log::warn!("{}: {why}, so {flag} does not count any more", voice.member.who());
+        }
+    }
+}
+
 /// If the lock was lost, waits for it as long as the scope lasts, and tries again at each tick if it can't be had.
 fn stand_by_if_lost(work: &dyn Work, voice: &Voice, scope: &Scope, held: &mut Option<Held>) {
     let lost = held.as_ref().and_then(Held::lost);
@@ -382,8 +406,12 @@ fn stand_by_if_lost(work: &dyn Work, voice: &Voice, scope: &Scope, held: &mut Op
     let why = format!("{lost}; no cycle runs until it is taken again");
     voice.trouble(Error::new(Kind::Conflict, why));
     *held = None;
+    voice.member.wait(|| take_again(work, voice, scope, held));
+}
+
+fn take_again(work: &dyn Work, voice: &Voice, scope: &Scope, held: &mut Option<Held>) {
     while scope.done().is_none() {
-        match work.lock(scope) {
+        match work.lock(scope, &|| {}) {
             Ok(lock) => {
                 *held = Some(Held::new(Some(lock)));
                 return;

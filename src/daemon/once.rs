@@ -63,7 +63,7 @@ impl Daemon {
         let checks = check_origin(origin, &limited, self.may_write());
         match Daemon::pass(checks).and_then(|()| self.hold(|| origin.lock(&limited, &|| {}))) {
             Ok(held) => {
-                let (report, found) = with_tokens_kept(scope, &[origin.vault()], || {
+                let (report, found) = with_tokens_kept(scope, &[origin.vault()], None, || {
                     origin.cycle(&held.within(scope), self.options)
                 });
                 (held.judge(scope, report), found)
@@ -78,7 +78,7 @@ impl Daemon {
         let checks = check_destination(destination, &limited, self.may_write());
         match Daemon::pass(checks).and_then(|()| self.hold(|| destination.lock(&limited, &|| {}))) {
             Ok(held) => {
-                let report = with_tokens_kept(scope, &destination.vaults(), || {
+                let report = with_tokens_kept(scope, &destination.vaults(), None, || {
                     destination.cycle(&held.within(scope), self.options, found)
                 });
                 held.judge(scope, report)

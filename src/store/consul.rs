@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::{Held, Lock, Revision, Store, Value, Writer};
+use super::{Held, Lock, Revision, Store, Value, Waiting, Writer};
 use crate::consul::{self, COMMIT_LIMIT, Consul, ConsulSettings, Holding, Op, Transaction, VALUE_LIMIT, Verdict};
 use crate::error::{Context, Kind, Result, fail};
 use crate::http::Http;
@@ -88,10 +88,16 @@ impl Store for ConsulStore {
         Some(COMMIT_LIMIT)
     }
 
-    fn lock(&self, scope: &Scope, prefix: &str, stands_by: &dyn Fn()) -> Result<Lock> {
+    fn lock(&self, scope: &Scope, prefix: &str, waiting: Waiting) -> Result<Lock> {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let key = format!("{prefix}{LOCK_KEY}");
-        let lock = consul::acquire(&self.settings, scope, &key, past.as_deref(), stands_by)?;
+        let lock = consul::acquire(
+            &self.settings,
+            scope,
+            &key,
+            past.as_deref(),
+            (waiting.tick, waiting.stands_by),
+        )?;
         *past = Some(lock.holding().session().to_string());
         *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(lock.holding());
         Ok(Lock(Held::Session(Box::new(lock))))

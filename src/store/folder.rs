@@ -2,18 +2,20 @@
 //!
 //! A value is written to a temporary file, synced, renamed over the old one, and the folder is synced too: a crash
 //! leaves the old value or the new one, whole. Files are for their owner alone, since paths are nobody else's
-//! business. One writer at a time holds the lock file; the lock dies with its process.
+//! business. One writer at a time holds the lock file; the lock dies with its process. It is held only as long as the
+//! file is in its place: in that of a removed one the next writer makes and locks another.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{Held, Lock, Revision, Store, Value, Writer};
-use crate::error::{Error, Kind, Result};
+use super::{Held, Lock, Revision, Store, Value, Waiting, Writer};
+use crate::error::{Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::{Done, Scope};
 
@@ -24,12 +26,42 @@ const LOCK_FILE: &str = "lock";
 /// A folder as a store.
 pub struct FolderStore {
     root: PathBuf,
+    /// Dead when the lock was given back or never taken.
+    holding: Mutex<Weak<FileLock>>,
+}
+
+/// A lock file that this process holds.
+pub struct FileLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl FileLock {
+    /// `Ok` while the file that is held is the one that another writer would try to lock.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] if the lock is lost.
+    pub fn check(&self) -> Result<()> {
+        match is_at(&self.file, &self.path) {
+            true => Ok(()),
+            false => fail(
+                Kind::Conflict,
+                format!(
+                    "the lock {} was lost: somebody has removed or replaced the file",
+                    self.path.display()
+                ),
+            ),
+        }
+    }
 }
 
 impl FolderStore {
     /// A store below `root`, which is made when the first value is written.
     pub fn new(root: PathBuf) -> FolderStore {
-        FolderStore { root }
+        FolderStore {
+            root,
+            holding: Mutex::default(),
+        }
     }
 
     fn file(&self, key: &str) -> PathBuf {
@@ -81,7 +113,19 @@ impl Store for FolderStore {
     }
 
     fn writer<'a>(&'a self, scope: &'a Scope) -> Result<Box<dyn Writer + 'a>> {
-        Ok(Box::new(FolderWriter { store: self, scope }))
+        let holding = self.holding.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        let Some(holding) = holding else {
+            return fail(
+                Kind::Conflict,
+                format!("nothing is written to {} without its lock", self.place()),
+            );
+        };
+        holding.check()?;
+        Ok(Box::new(FolderWriter {
+            store: self,
+            scope,
+            holding,
+        }))
     }
 
     fn value_limit(&self) -> Option<usize> {
@@ -92,35 +136,30 @@ impl Store for FolderStore {
         None
     }
 
-    fn lock(&self, scope: &Scope, prefix: &str, stands_by: &dyn Fn()) -> Result<Lock> {
+    fn lock(&self, scope: &Scope, prefix: &str, waiting: Waiting) -> Result<Lock> {
         let path = self.file(prefix).join(LOCK_FILE);
-        make_folder(&self.file(prefix))?;
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| failed("open", &path, &error))?;
         let mut said = None;
-        loop {
+        let mut file = loop {
+            // Opened each time, since the file may be another by now.
+            make_folder(&self.file(prefix))?;
+            let mut file = open_lock(&path).map_err(|error| failed("open", &path, &error))?;
             match file.try_lock() {
-                Ok(()) => break,
+                Ok(()) if is_at(&file, &path) => break file,
+                Ok(()) => {}
                 Err(TryLockError::Error(error)) => return Err(failed("lock", &path, &error)),
                 Err(TryLockError::WouldBlock) => {
                     let holder = holder(&mut file);
                     if said.as_ref() != Some(&holder) {
                         log::info!("standing by: {} is held by {holder}", path.display());
                         said = Some(holder);
-                        stands_by();
+                        (waiting.stands_by)();
                     }
                 }
             }
             if !scope.sleep(LOCK_PAUSE) {
                 return Err(unsuccessful(scope, &path, &said.unwrap_or_default()));
             }
-        }
+        };
         if said.is_some() {
             log::info!("taking over: {} is free", path.display());
         }
@@ -128,7 +167,9 @@ impl Store for FolderStore {
         file.set_len(0)
             .and_then(|()| file.write_all(holder.as_bytes()))
             .map_err(|error| failed("write", &path, &error))?;
-        Ok(Lock(Held::File { _file: file }))
+        let lock = Arc::new(FileLock { file, path });
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&lock);
+        Ok(Lock(Held::File(lock)))
     }
 
     /// The only way to see whether a file is locked is to try it; shared, so that two who look don't see each other. Who
@@ -164,14 +205,17 @@ impl Store for FolderStore {
 struct FolderWriter<'a> {
     store: &'a FolderStore,
     scope: &'a Scope,
+    holding: Arc<FileLock>,
 }
 
 impl Writer for FolderWriter<'_> {
     fn set(&mut self, key: &str, bytes: &[u8]) -> Result<()> {
+        self.holding.check()?;
         self.store.put(self.scope, key, bytes)
     }
 
     fn commit(&mut self, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool> {
+        self.holding.check()?;
         // The lock keeps other writers of vsync's away; this finds what anybody else changed before.
         let current = self.store.get(self.scope, key)?.map(|value| value.revision);
         if current.as_ref() != expected {
@@ -185,6 +229,7 @@ impl Writer for FolderWriter<'_> {
     }
 
     fn remove(&mut self, keys: &[String]) -> Result<()> {
+        self.holding.check()?;
         keys.iter().try_for_each(|key| self.store.delete(self.scope, key))
     }
 }
@@ -217,6 +262,27 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Whether `file` is what is at `path` now. If that can't be found out it is taken to be.
+fn is_at(file: &File, path: &Path) -> bool {
+    let Ok(held) = file.metadata() else {
+        return true;
+    };
+    match fs::metadata(path) {
+        Ok(there) => (there.dev(), there.ino()) == (held.dev(), held.ino()),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// Who wrote the lock file. The name is a help, not a need: the lock is held whether or not the file can be read.
@@ -261,6 +327,11 @@ mod tests {
         (root.clone(), FolderStore::new(root))
     }
 
+    const WAITING: Waiting = Waiting {
+        tick: Duration::from_secs(60),
+        stands_by: &|| {},
+    };
+
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
@@ -285,6 +356,11 @@ mod tests {
     fn check_and_set_notices_every_change() {
         let (root, store) = temporary();
         let (_handle, scope) = Scope::root();
+        assert_eq!(
+            store.writer(&scope).err().map(|error| error.kind()),
+            Some(Kind::Conflict)
+        );
+        let _lock = store.lock(&scope, "vsync/origin/", WAITING).unwrap();
         let mut writer = store.writer(&scope).unwrap();
         assert!(writer.commit("k", b"1", None).unwrap());
         assert!(!writer.commit("k", b"2", None).unwrap());
@@ -299,9 +375,9 @@ mod tests {
     fn one_holder_at_a_time_and_it_is_named() {
         let (root, store) = temporary();
         let (_handle, scope) = Scope::root();
-        let held = store.lock(&scope, "vsync/origin/", &|| {}).unwrap();
+        let held = store.lock(&scope, "vsync/origin/", WAITING).unwrap();
         let soon = scope.within(Duration::from_millis(1));
-        let Err(error) = store.lock(&soon, "vsync/origin/", &|| {}) else {
+        let Err(error) = store.lock(&soon, "vsync/origin/", WAITING) else {
             panic!("two holders");
         };
         assert_eq!(error.kind(), Kind::Conflict);
@@ -310,7 +386,45 @@ mod tests {
             "{error}"
         );
         drop(held);
-        drop(store.lock(&scope, "vsync/origin/", &|| {}).unwrap());
+        drop(store.lock(&scope, "vsync/origin/", WAITING).unwrap());
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_lock_does_not_outlive_its_file() {
+        let (root, store) = temporary();
+        let (_handle, scope) = Scope::root();
+        let held = store.lock(&scope, "vsync/origin/", WAITING).unwrap();
+        let mut writer = store.writer(&scope).unwrap();
+        assert!(held.lost().is_none());
+        fs::remove_dir_all(&root).unwrap();
+        let is_lost = |error: Option<Error>| error.is_some_and(|error| error.to_string().contains("was lost"));
+        assert!(is_lost(held.lost()));
+        assert!(is_lost(writer.set("k", b"1").err()));
+        let other = FolderStore::new(root.clone());
+        let others = other.lock(&scope, "vsync/origin/", WAITING).unwrap();
+        assert!(others.lost().is_none() && is_lost(held.lost()));
+        assert!(is_lost(writer.commit("k", b"1", None).err()));
+        assert!(is_lost(store.writer(&scope).err()));
+        drop(writer);
+        assert!(other.writer(&scope).is_ok());
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn whoever_takes_over_writes_its_name_and_no_more() {
+        let (root, store) = temporary();
+        let (_handle, scope) = Scope::root();
+        let held = Mutex::new(Some(store.lock(&scope, "vsync/origin/", WAITING).unwrap()));
+        let waiting = Waiting {
+            stands_by: &|| drop(held.lock().unwrap().take()),
+            ..WAITING
+        };
+        let _taken = FolderStore::new(root.clone())
+            .lock(&scope, "vsync/origin/", waiting)
+            .unwrap();
+        let name = fs::read_to_string(root.join("vsync/origin/lock")).unwrap();
+        assert_eq!(name, format!("process {}\n", std::process::id()));
         fs::remove_dir_all(root).unwrap();
     }
 }

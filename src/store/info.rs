@@ -7,7 +7,7 @@ mod save;
 
 use std::time::Duration;
 
-use super::{Lock, Revision, Store};
+use super::{Lock, Revision, Store, Waiting};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
@@ -82,8 +82,8 @@ impl InfoStore {
     ///
     /// # Errors
     /// [`Kind::Conflict`] if another writer holds it until the scope ends.
-    pub fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock> {
-        self.store.lock(scope, &self.prefix, stands_by)
+    pub fn lock(&self, scope: &Scope, waiting: Waiting) -> Result<Lock> {
+        self.store.lock(scope, &self.prefix, waiting)
     }
 
     /// Who holds the lock at this moment; `None` if nobody does.

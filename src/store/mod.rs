@@ -8,14 +8,27 @@ mod folder;
 mod info;
 mod watch;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::config::StoreSettings;
 use crate::consul::SessionLock;
 use crate::error::{Error, Result};
 use crate::http::Http;
 use crate::scope::Scope;
 
+use folder::FileLock;
 pub use info::{InfoStore, Own, Snapshot, Stored};
 pub use watch::{Since, Watch};
+
+/// What is said by whoever waits for a lock.
+#[derive(Clone, Copy)]
+pub struct Waiting<'a> {
+    /// Called when another one holds it.
+    pub stands_by: &'a dyn Fn(),
+    /// How often it is logged that the store can't be asked for it.
+    pub tick: Duration,
+}
 
 /// Keys and values. What matters is written by a [`Writer`] under the lock; `put` and `delete` are for probes.
 pub trait Store: Send + Sync {
@@ -50,11 +63,11 @@ pub trait Store: Send + Sync {
     fn commit_limit(&self) -> Option<usize>;
 
     /// Keeps other writers away from `prefix` until the lock is dropped or lost; waits for it as long as the scope
-    /// lasts, and says that it stands by, to the log and by calling `stands_by`.
+    /// lasts, and says that it stands by.
     ///
     /// # Errors
     /// [`Kind::Conflict`](crate::error::Kind), naming the holder, if the scope's time ends first.
-    fn lock(&self, scope: &Scope, prefix: &str, stands_by: &dyn Fn()) -> Result<Lock>;
+    fn lock(&self, scope: &Scope, prefix: &str, waiting: Waiting) -> Result<Lock>;
 
     /// Who holds the lock on `prefix` at this moment; `None` if nobody does. Nothing is written.
     ///
@@ -121,8 +134,8 @@ pub trait Writer {
 pub struct Lock(Held);
 
 enum Held {
-    /// The process has the file open, which is enough.
-    File { _file: std::fs::File },
+    /// The process has the file open, which is enough as long as it is in its place.
+    File(Arc<FileLock>),
     /// A session, which can be lost at any time.
     Session(Box<SessionLock>),
 }
@@ -131,7 +144,7 @@ impl Lock {
     /// `scope`, done when the lock is lost as well.
     pub fn within(&self, scope: &Scope) -> Scope {
         match &self.0 {
-            Held::File { .. } => scope.clone(),
+            Held::File(_) => scope.clone(),
             Held::Session(lock) => lock.holding().within(scope),
         }
     }
@@ -139,7 +152,7 @@ impl Lock {
     /// Why the lock is not held any more, if so.
     pub fn lost(&self) -> Option<Error> {
         match &self.0 {
-            Held::File { .. } => None,
+            Held::File(lock) => lock.check().err(),
             Held::Session(lock) => lock.holding().check().err(),
         }
     }

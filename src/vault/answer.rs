@@ -69,6 +69,12 @@ pub fn done(reply: Reply) -> Result<Reply> {
     }
 }
 
+/// Whether Vault itself refuses, by an object with errors. What else answers 400 or 403 says nothing of a token.
+pub fn is_own_refusal(reply: &Reply) -> bool {
+    let errors = json::<Envelope>(&reply.body).ok().and_then(|envelope| envelope.errors);
+    errors.is_some_and(|errors| !errors.is_empty())
+}
+
 /// The `data` of an answer.
 ///
 /// # Errors
@@ -276,6 +282,8 @@ pub fn refusal(reply: &Reply) -> Error {
             Kind::Refused,
             "the server refuses the request (status 400; its own log may say why)",
         ),
+        // Nothing follows from it for the token's rights.
+        403 if !is_own_refusal(reply) => return Error::new(Kind::Protocol, not_vault(reply)),
         403 => (Kind::Denied, "permission denied"),
         404 => (
             Kind::Refused,

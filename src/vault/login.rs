@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::token::Life;
+use super::life::Life;
 use super::{Login, Session, answer};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Method;
@@ -86,7 +86,7 @@ impl Session<'_> {
     pub(super) fn look_up(&self, token: &SecretString) -> Result<Option<Life>> {
         let asked = Instant::now();
         let reply = self.send_with(Some(token), Method::Get, "auth/token/lookup-self", None)?;
-        if matches!(reply.status, 400 | 403) {
+        if matches!(reply.status, 400 | 403) && answer::is_own_refusal(&reply) {
             return Ok(None);
         }
         let reply = answer::done(reply).context(|| format!("look the token up at {}", self.http.address()))?;

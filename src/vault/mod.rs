@@ -7,6 +7,7 @@ mod access;
 mod active;
 mod answer;
 mod freshness;
+mod life;
 mod login;
 mod token;
 mod ways;
@@ -26,7 +27,7 @@ use token::Held;
 pub use access::{Health, Mount};
 pub use active::Active;
 pub use answer::{Found, data};
-pub use token::with_tokens_kept;
+pub use token::{Alarm, with_tokens_kept};
 pub use ways::{AppRole, CertLogin, JwtLogin, Login, UserPassLogin};
 pub use wrapped::Unwrapped;
 
@@ -324,8 +325,9 @@ impl Session<'_> {
     }
 }
 
+/// Whether the server itself refuses what the token asks for: a proxy's page says nothing of the token.
 fn is_refused(reply: &Reply) -> bool {
-    reply.status == 403
+    reply.status == 403 && answer::is_own_refusal(reply)
 }
 
 fn denied(method: Method, path: &str, reply: &Reply) -> Error {

@@ -1,24 +1,25 @@
 //! The token's life: how long it lasts, renewing it in time, replacing it, and saying in time that neither works.
 //!
 //! What counts is the life that remains, as the server tells it, not what the token was created with. A renewal at the
-//! maximum lifetime succeeds with less than before (FACTS.md section 8): then the token is not renewed again, but
-//! replaced where the login can do that. The life is looked after at the start of each cycle, and by a thread of the
-//! role in long cycles and long pauses between them.
+//! maximum lifetime succeeds and moves the end no further (FACTS.md section 8): then the token is replaced where the
+//! login can do that. Elsewhere it is tried again whenever half of the rest is over, since a maximum can be raised and a
+//! right given. The life is looked after at the start of each cycle, and by a thread of the role in long cycles, in long
+//! pauses between them, and while the role stands by.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never};
 
-use super::{Login, Session, Vault, login};
-use crate::error::{Error, Kind, Result};
+use super::life::{Life, PAUSE};
+use super::{Login, Session, Vault, answer, login};
+use crate::error::{Context, Error, Kind, Level, Result};
 use crate::http::{self, Http, Method};
 use crate::scope::Scope;
 use crate::secret::{SecretString, read_secret};
 
-/// The least pause after a renewal that failed.
-const PAUSE: Duration = Duration::from_secs(1);
 /// The limit of one renewal or login by the thread that keeps the token.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A token that nothing replaces is warned of when it has less than each of these left.
@@ -28,6 +29,16 @@ const WARNINGS: [Duration; 3] = [
     Duration::from_secs(3600),
 ];
 
+/// Who hears of a token that will run out while no cycle looks at it.
+pub struct Alarm<'a> {
+    /// The life that the token must have left.
+    pub reserve: Duration,
+    /// Whether no cycle runs, and so none looks at the token.
+    pub is_on: &'a AtomicBool,
+    /// Told of it once, with an error that is fatal.
+    pub ring: &'a (dyn Fn(Error) + Sync),
+}
+
 /// The token in use.
 pub struct Held {
     token: RwLock<Option<SecretString>>,
@@ -35,6 +46,16 @@ pub struct Held {
     life: Mutex<Life>,
     /// Wakes the thread that keeps the token, since there is another life to look after.
     changed: (Sender<()>, Receiver<()>),
+}
+
+impl Alarm<'_> {
+    /// The life that is insisted on now.
+    fn reserve(&self) -> Duration {
+        match self.is_on.load(Ordering::Acquire) {
+            true => self.reserve,
+            false => Duration::ZERO,
+        }
+    }
 }
 
 impl Default for Held {
@@ -47,83 +68,9 @@ impl Default for Held {
     }
 }
 
-/// What is known of the token's life.
-#[derive(Clone, Debug, Default)]
-pub struct Life {
-    /// At this moment, or after it, the server knew the token.
-    seen_alive: Option<Instant>,
-    renewable: bool,
-    /// A renewal gave less than there was before: the maximum lifetime is near.
-    is_capped: bool,
-    is_root: bool,
-    /// What the server gave last, and the most that it ever gave.
-    granted: Duration,
-    most: Duration,
-    /// `None`: not known yet, or it never expires.
-    expires: Option<Instant>,
-    /// How many of [`WARNINGS`] have been given.
-    warned: usize,
-}
-
-impl Life {
-    /// As the server said in the answer to what it was `asked` at that moment; without a time, it never expires.
-    pub fn new(asked: Instant, left: Option<Duration>, renewable: bool) -> Life {
-        let granted = left.unwrap_or_default();
-        Life {
-            seen_alive: Some(asked),
-            renewable,
-            granted,
-            most: granted,
-            expires: left.and_then(|left| asked.checked_add(left)),
-            ..Life::default()
-        }
-    }
-
-    /// The same life, of a token that may do everything.
-    pub fn with_root(self, is_root: bool) -> Life {
-        Life { is_root, ..self }
-    }
-
-    /// The life after a renewal; of two times in whole seconds, one less is no shorter.
-    fn renewed(&self, renewal: Life) -> Life {
-        let most = self.most.max(renewal.granted);
-        Life {
-            is_capped: renewal.granted + Duration::from_secs(1) < most || renewal.granted < PAUSE,
-            is_root: self.is_root,
-            most,
-            warned: self.warned,
-            ..renewal
-        }
-    }
-
-    /// What a look-up found, of a token whose earlier life is known.
-    fn looked_up(&self, found: Life) -> Life {
-        Life {
-            is_capped: self.is_capped,
-            warned: self.warned,
-            most: self.most.max(found.granted),
-            ..found
-        }
-    }
-
-    fn left(&self) -> Option<Duration> {
-        let end = self.expires?;
-        Some(end.saturating_duration_since(Instant::now()))
-    }
-
-    /// How long it is until half of what was granted is over.
-    fn due(&self) -> Option<Duration> {
-        Some(self.left()?.saturating_sub(self.granted / 2))
-    }
-
-    fn is_due(&self) -> bool {
-        self.due().is_some_and(|due| due.is_zero())
-    }
-}
-
-/// Runs `body` while a thread for each of `vaults` keeps its token alive. When the body or the scope ends, what these
-/// threads have in flight is cut, and they are joined.
-pub fn with_tokens_kept<T>(scope: &Scope, vaults: &[&Vault], body: impl FnOnce() -> T) -> T {
+/// Runs `body` while a thread for each of `vaults` keeps its token alive, and rings the alarm for one that can't be. When
+/// the body or the scope ends, what these threads have in flight is cut, and they are joined.
+pub fn with_tokens_kept<T>(scope: &Scope, vaults: &[&Vault], alarm: Option<&Alarm>, body: impl FnOnce() -> T) -> T {
     let keepers: Vec<&Http> = vaults.iter().map(|vault| &vault.keeper).collect();
     http::revive(&keepers);
     let (done, keeping) = scope.child();
@@ -136,39 +83,49 @@ pub fn with_tokens_kept<T>(scope: &Scope, vaults: &[&Vault], body: impl FnOnce()
             keepers.iter().for_each(|keeper| keeper.cut());
         });
         for vault in vaults {
-            threads.spawn(move || vault.keep_alive(keeping));
+            threads.spawn(move || vault.keep_alive(keeping, alarm));
         }
         body()
     })
 }
 
 impl Vault {
-    /// Keeps the token alive until the scope ends. Failures are logged and tried again; it is for the cycles to say
-    /// what they mean.
-    fn keep_alive(&self, scope: &Scope) {
+    /// Keeps the token alive until the scope ends. Failures are logged and tried again; what they mean is for the cycles
+    /// to say, but for a token that is about to run out.
+    fn keep_alive(&self, scope: &Scope, alarm: Option<&Alarm>) {
         while scope.done().is_none() {
-            match self.within(scope).due() {
+            match self.within(scope).next_look(alarm) {
                 None => _ = scope.receive(&self.held.changed.1),
                 Some(wait) if !wait.is_zero() => _ = scope.within(wait).receive(&self.held.changed.1),
-                Some(_) => self.keep_once(scope),
+                Some(_) => self.keep_once(scope, alarm),
             }
         }
     }
 
-    fn keep_once(&self, scope: &Scope) {
+    fn keep_once(&self, scope: &Scope, alarm: Option<&Alarm>) {
         // Whoever needs the token's life meanwhile waits for this.
         let limited = scope.within(PATIENCE);
         let session = Session {
             http: &self.keeper,
             ..self.within(&limited)
         };
-        let outcome = session.prolong(&mut session.life());
-        if let Err(error) = outcome
-            && scope.done().is_none()
-        {
-            log::warn!("the token for {} could not be kept alive: {error}", self.http.address());
-            let left = session.life().left().unwrap_or_default();
-            scope.sleep((left / 8).max(PAUSE));
+        let Err(error) = session.look_after(alarm) else {
+            return;
+        };
+        if scope.done().is_some() {
+            return;
+        }
+        match alarm {
+            Some(alarm) if error.level() == Level::Fatal => {
+                (alarm.ring)(error);
+                // Nothing is to be done before there is another life.
+                let _ = scope.receive(&self.held.changed.1);
+            }
+            _ => {
+                log::warn!("the token for {} could not be kept alive: {error}", self.http.address());
+                let left = session.life().left().unwrap_or_default();
+                scope.sleep((left / 8).max(PAUSE));
+            }
         }
     }
 }
@@ -227,25 +184,34 @@ impl Session<'_> {
         }
     }
 
+    /// For the thread that keeps the token: what is to be done now.
+    fn look_after(&self, alarm: Option<&Alarm>) -> Result<()> {
+        self.take_changed_file()?;
+        self.log_in()?;
+        let mut life = self.life();
+        if life.is_due() && (self.why_it_ends(&life).is_none() || self.may_renew(&life)) {
+            self.prolong(&mut life)?;
+        }
+        match alarm {
+            Some(alarm) => self.ensure_lasts(&mut life, alarm.reserve()),
+            None => Ok(()),
+        }
+    }
+
     /// A token that nothing replaces must be replaced by a human, who is told while there is time.
     fn ensure_lasts(&self, life: &mut Life, reserve: Duration) -> Result<()> {
+        if self.why_it_ends(life).is_some() && life.left().is_some_and(|left| left < reserve) {
+            self.try_once_more(life)?;
+        }
         let Some(why) = self.why_it_ends(life) else {
             return Ok(());
         };
-        if life.left().is_some_and(|left| left < reserve) {
-            // Somebody else may have renewed it.
-            let token = self.token()?;
-            let Some(found) = self.look_up(&token)? else {
-                return Err(self.lost_token());
-            };
-            *life = life.looked_up(found);
-        }
         let Some(left) = life.left() else {
             return Ok(());
         };
         let source = self.vault.settings.login.source();
         let address = self.http.address();
-        if left < reserve && !matches!(self.vault.settings.login, Login::TokenFile(_)) {
+        if left < reserve && !self.is_in_file() {
             let why = format!(
                 "{source} for {address} runs out in {}, and {why}; give vsync another one, or an AppRole login",
                 spelled(left)
@@ -260,6 +226,29 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Before the token is given up: a renewal may do more than the last one did, or somebody else may have renewed it.
+    fn try_once_more(&self, life: &mut Life) -> Result<()> {
+        let is_fresh = life.told.is_some_and(|told| told.elapsed() < PAUSE);
+        if self.may_renew(life) && !is_fresh {
+            self.prolong(life)?;
+        }
+        let token = self.token()?;
+        let Some(found) = self.look_up(&token)? else {
+            return Err(self.lost_token());
+        };
+        *life = life.looked_up(found);
+        Ok(())
+    }
+
+    fn may_renew(&self, life: &Life) -> bool {
+        self.vault.settings.renew_token && life.renewable
+    }
+
+    /// Whether a human can give vsync another token without starting it again.
+    fn is_in_file(&self) -> bool {
+        matches!(self.vault.settings.login, Login::TokenFile(_))
+    }
+
     /// Why the token has an end that vsync can't move; `None` if it has none, or can be replaced.
     fn why_it_ends(&self, life: &Life) -> Option<&'static str> {
         life.expires?;
@@ -267,36 +256,55 @@ impl Session<'_> {
             login if login.can_be_repeated() => None,
             _ if !self.vault.settings.renew_token => Some("`renewToken` is false"),
             _ if !life.renewable => Some("it can't be renewed"),
-            _ if life.is_capped => Some("it has reached its maximum lifetime"),
-            _ => None,
+            _ => life.end,
         }
     }
 
-    /// How long it is until something can be done for the token; `None` if nothing can, or need.
-    fn due(&self) -> Option<Duration> {
+    /// How long it is until something can be done for the token, or must be said of it; `None` if nothing can, or need.
+    fn next_look(&self, alarm: Option<&Alarm>) -> Option<Duration> {
         let life = self.life();
-        match self.why_it_ends(&life) {
-            Some(_) => None,
-            None => life.due(),
+        if self.why_it_ends(&life).is_none() {
+            return life.due();
         }
+        let left = life.left().filter(|left| !left.is_zero())?;
+        let renewal = life.due().filter(|_| self.may_renew(&life));
+        let warning = WARNINGS.get(life.warned).filter(|_| alarm.is_some());
+        let warning = warning.map(|limit| left.saturating_sub(*limit));
+        let last = alarm.filter(|_| !self.is_in_file()).map(|alarm| {
+            // Cycles may end at any time.
+            let pause = if alarm.reserve().is_zero() {
+                PAUSE
+            } else {
+                Duration::ZERO
+            };
+            left.saturating_sub(alarm.reserve).max(pause)
+        });
+        [renewal, warning, last].into_iter().flatten().min()
     }
 
     /// Renews the token, or logs in again where it can't be renewed any more.
     fn prolong(&self, life: &mut Life) -> Result<()> {
-        if self.vault.settings.renew_token && life.renewable && !life.is_capped {
+        let is_replaced = self.vault.settings.login.can_be_repeated();
+        if self.may_renew(life) && !(is_replaced && life.end.is_some()) {
             let asked = Instant::now();
             let reply = self.send_with(Some(&self.token()?), Method::Post, "auth/token/renew-self", Some(b"{}"))?;
             match reply.status {
                 200 => {
                     let renewal = login::auth(&reply.body)?.life(asked);
-                    let renewed = life.renewed(renewal);
+                    let mut renewed = life.renewed(renewal);
+                    if renewed.end.is_some() && !is_replaced {
+                        renewed.put_off();
+                    }
                     self.begin(life, renewed);
                     return Ok(());
                 }
-                400 | 403 => life.is_capped = true,
+                400 | 403 if answer::is_own_refusal(&reply) => life.refused(),
                 // A certificate's token is renewed only over a connection with the same certificate.
-                500 if self.vault.settings.login.can_be_repeated() => {}
-                _ => return Err(super::answer::refusal(&reply)),
+                500 if is_replaced => {}
+                _ => {
+                    let context = || format!("renew the token at {}", self.http.address());
+                    return Err(answer::refusal(&reply)).context(context);
+                }
             }
         }
         self.log_in_anew(life).map(drop)
@@ -404,39 +412,6 @@ fn spelled(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn life(seconds: u64) -> Life {
-        Life::new(Instant::now(), Some(Duration::from_secs(seconds)), true)
-    }
-
-    #[test]
-    fn a_renewal_that_gives_less_than_before_is_the_last() {
-        // As a server answers that caps what it gives (FACTS.md section 8).
-        for (given, capped) in [
-            (&[60, 60, 60][..], false),
-            (&[60, 59, 60], false),
-            (&[60, 600, 600], false),
-        ] {
-            let end = given[1..]
-                .iter()
-                .fold(life(given[0]), |before, next| before.renewed(life(*next)));
-            assert_eq!(end.is_capped, capped, "{given:?}");
-        }
-        for given in [&[60, 30][..], &[60, 600, 599, 300], &[3, 1], &[1, 0]] {
-            let end = given[1..]
-                .iter()
-                .fold(life(given[0]), |before, next| before.renewed(life(*next)));
-            assert!(end.is_capped, "{given:?}");
-        }
-    }
-
-    #[test]
-    fn it_is_due_at_half_of_what_remained() {
-        assert!(!life(60).is_due());
-        let ago = Instant::now().checked_sub(Duration::from_secs(31)).unwrap();
-        assert!(Life::new(ago, Some(Duration::from_secs(60)), true).is_due());
-        assert!(!Life::new(ago, None, false).is_due(), "it never expires");
-    }
 
     #[test]
     fn times_are_spelled_in_two_units() {

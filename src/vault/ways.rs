@@ -127,6 +127,9 @@ impl Login {
     /// The error for the answer to a login that gave no token.
     pub(super) fn refusal(&self, reply: &Reply) -> Error {
         let error = answer::refusal(reply);
+        if !answer::is_own_refusal(reply) {
+            return error;
+        }
         match (reply.status, error.kind()) {
             (403, Kind::Denied) => Error::new(Kind::BadToken, self.no_such_login()),
             (400, Kind::Refused) => Error::new(Kind::BadToken, self.bad_credentials()),

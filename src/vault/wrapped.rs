@@ -50,7 +50,8 @@ impl Session<'_> {
     fn unwrap_once(&self, token: &SecretString, mount: &str) -> Result<SecretString> {
         let body = json!({ "token": token.reveal() }).to_string();
         let reply = self.send_with(None, Method::Post, "sys/wrapping/lookup", Some(body.as_bytes()))?;
-        if matches!(reply.status, 400 | 403) && answer::refusal(&reply).kind() != Kind::Sealed {
+        let is_refused = matches!(reply.status, 400 | 403) && answer::is_own_refusal(&reply);
+        if is_refused && answer::refusal(&reply).kind() != Kind::Sealed {
             return fail(
                 Kind::BadToken,
                 "it was used before or has expired; unless vsync itself used it (at an earlier start), somebody else may \
@@ -69,7 +70,7 @@ impl Session<'_> {
             );
         }
         let reply = self.send_with(Some(token), Method::Post, "sys/wrapping/unwrap", None)?;
-        if reply.status == 400 {
+        if reply.status == 400 && answer::is_own_refusal(&reply) {
             return fail(
                 Kind::BadToken,
                 "it was used by somebody else at this very moment, or the answer was lost on the way: destroy the secret id, \

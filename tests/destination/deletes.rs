@@ -1,5 +1,7 @@
 //! Rules 2 and 3: a delete is confirmed by the origin itself, and never hits what another path holds.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{Pair, expect, expect_problem, same};
@@ -110,6 +112,34 @@ fn an_origin_that_is_away_while_a_delete_is_confirmed_fails_the_cycle() {
         same("info", (pair.info(), pair.revisions()), before);
         same("version", pair.destination.version("gone"), Some(1));
     }
+}
+
+/// Deletes are confirmed some at a time. When the turn comes to the last of them, the answer may be minutes old.
+#[test]
+fn a_confirmation_that_has_grown_old_is_asked_for_again() {
+    let mut pair = Pair::new();
+    pair.configure_destination("numWorkers", json!(1));
+    pair.seed_and_sync(&["gone0", "gone1", "rest"]);
+    pair.origin.delete("gone0");
+    pair.origin.delete("gone1");
+    pair.run_origin();
+    let slow = pair
+        .at_destination
+        .when_first(1, "DELETE ", Action::Delay(Duration::from_secs(4)));
+    let output = std::thread::scope(|threads| {
+        let cycle = threads.spawn(|| pair.run_destination());
+        slow.wait_for(1);
+        let is_first = |key: &&str| pair.at_destination.count(pair.there("DELETE", key)) == 1;
+        let back = ["gone0", "gone1"].into_iter().find(|key| !is_first(key)).unwrap();
+        pair.origin.undelete(back, &[1]);
+        let output = cycle.join().unwrap();
+        same("it is kept", pair.destination.version(back), Some(1));
+        expect_problem(&output, &pair.origin.data_path(back), &["kept", "still has it"]);
+        output
+    });
+    expect(&output, 0, "saved", &[("deleted", 1), ("failed", 0)]);
+    pair.sync().expect_code(0);
+    same("info", pair.info(), pair.info_of("origin"));
 }
 
 #[test]

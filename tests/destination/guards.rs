@@ -230,6 +230,51 @@ fn a_slow_cycle_that_is_killed_has_saved_what_it_copied() {
     same("versions", pair.versions(&["a", "b", "c"]), [Some(1); 3]);
 }
 
+/// The deletes wait for a save of their own, which comes after the checkpoint: if that fails, nobody would ever tell them.
+#[test]
+fn a_checkpoint_that_fails_while_deletes_are_about_to_begin_ends_the_cycle_at_once() {
+    let mut pair = Pair::new();
+    pair.configure(|config| {
+        config["origin"]["numWorkers"] = json!(4);
+        config["destinations"][0]["numWorkers"] = json!(4);
+        config["destinations"][0]["timeout"] = json!("60s");
+    });
+    pair.seed_and_sync(&["gone", "rest"]);
+    let keys: Vec<String> = (0..1000).map(|n| format!("s{n}")).collect();
+    std::thread::scope(|threads| {
+        for share in keys.chunks(250) {
+            let origin = &pair.origin;
+            threads.spawn(move || share.iter().for_each(|key| _ = origin.put(key, json!({ "v": key }))));
+        }
+    });
+    pair.origin.delete("gone");
+    pair.run_origin();
+    pair.forget_requests();
+    let checkpoint = pair.at_consul.when_first(1, "PUT /v1/txn?", Action::Hold);
+    let cycle = pair.vsync().args(["destination", "--once", "-o", "json"]).spawn();
+    checkpoint.wait_until_held(1);
+    // The last thing that is asked before the deletes are announced.
+    let asked = format!("GET /v1/{}", pair.origin.metadata_path("gone"));
+    wait::until("the delete is confirmed", wait::SOON, || {
+        let lines = pair.at_origin.seen().into_iter().map(|seen| seen.line);
+        lines
+            .skip_while(|line| *line != asked)
+            .any(|line| line == "GET /v1/sys/leader")
+    });
+    let before = std::time::Instant::now();
+    let index = pair.key("index");
+    let bytes = consul::shared().get(&index).unwrap();
+    consul::shared().put(&index, b"[]");
+    consul::shared().put(&index, bytes);
+    checkpoint.release();
+    let output = cycle.wait_exit(Duration::from_secs(70));
+    expect(&output, 1, "failed", &[("deleted", 0)]);
+    expect_problem(&output, "", &["another writer"]);
+    let took = before.elapsed();
+    assert!(took < Duration::from_secs(10), "it hung for {took:?}");
+    same("kept", pair.destination.version("gone"), Some(1));
+}
+
 #[test]
 fn a_cycle_that_is_cut_off_saves_nothing() {
     for (how, code, result) in [("TERM", 130, "aborted"), ("timeout", 1, "timeout")] {

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{Rivals, TAKEOVER, for_each_role};
 use crate::common::consul::{self, operations};
-use crate::common::info::{expect_error, expect_result};
-use crate::common::proxy::{Action, Reply};
+use crate::common::info::{Info, Pair, expect_error, expect_result};
+use crate::common::proxy::{Action, Proxy, Reply};
 use crate::common::wait;
 use crate::ends::{expect_prompt_end, wait_until_held};
 
@@ -62,6 +62,46 @@ fn the_late_save_of_a_holder_that_was_paused_is_refused() {
     newer.release();
     rivals.wait_for_save(&second, wait::SOON);
     assert_ne!(rivals.index(), before);
+    for daemon in [first, second] {
+        daemon.signal("TERM");
+        expect_prompt_end(daemon, 0);
+    }
+}
+
+/// It is paused in the middle of its deletes. The other one writes the secrets again, since the origin has them again; of
+/// what the paused one had in mind nothing may reach a Vault then, whichever of its threads wakes first.
+#[test]
+fn a_destination_that_was_paused_among_its_deletes_sends_no_more_of_them() {
+    let mut rivals = Rivals::new("destination");
+    let keys: Vec<String> = (0..10).map(|n| format!("gone{n}")).collect();
+    rivals.pair.fill(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+    rivals.pair.origin_cycle("saved");
+    let pair = &mut rivals.pair;
+    let proxies = [&pair.origin, &pair.destination].map(|mount| Proxy::start(&mount.vault.address));
+    pair.set("/origin/vault", "address", json!(proxies[0].address()));
+    pair.set("/destinations/0/vault", "address", json!(proxies[1].address()));
+    pair.set("/destinations/0", "numWorkers", json!(2));
+    let (first, second) = rivals.both();
+    let held = proxies[1].when("DELETE ", Action::HoldAnswer);
+    keys.iter().for_each(|key| rivals.pair.origin.delete(key));
+    rivals.pair.origin_cycle("saved");
+    first.wait("two deletes are held", || (held.waiting() == 2).then_some(()));
+    first.signal("STOP");
+    keys.iter().for_each(|key| rivals.pair.origin.undelete(key, &[1]));
+    rivals.pair.origin_cycle("saved");
+    rivals.wait_for_save(&second, TAKEOVER);
+    let of_secrets = |line: &str| line.contains("/data/") || line.contains("/metadata/");
+    let sent = || proxies.each_ref().map(|proxy| proxy.count(of_secrets));
+    let before = sent();
+    held.release();
+    first.signal("CONT");
+    first.wait_for_stderr("standing by: the lock ");
+    assert_eq!(sent(), before, "requests of the one that was paused");
+    let failed = first.wait_for_report(1, |report| report["result"] == "failed");
+    assert!(failed["errors"].to_string().contains("was lost"), "{failed}");
+    for key in &keys {
+        assert!(rivals.pair.destination.get(key).is_some(), "{key} is deleted");
+    }
     for daemon in [first, second] {
         daemon.signal("TERM");
         expect_prompt_end(daemon, 0);
@@ -200,4 +240,35 @@ fn a_bucket_too_large_for_a_transaction_is_not_written_without_the_lock() {
     let commit = rivals.saves(0).pop().expect("a commit").0;
     let verbs: Vec<String> = operations(&commit.body).into_iter().map(|(verb, ..)| verb).collect();
     assert_eq!(verbs, ["check-session", "cas"]);
+}
+
+#[test]
+fn a_folders_lock_is_lost_with_its_file_and_the_next_writer_keeps_the_first_one_away() {
+    let mut pair = Pair::on_folder();
+    pair.set("/origin", "tick", json!("200ms"));
+    pair.fill(&["a"]);
+    let Info::Folder(folder) = &pair.info else {
+        panic!("it is in a folder");
+    };
+    let start = || pair.vsync.args(["origin", "-o", "json"]).spawn();
+    let first = start();
+    first.wait_for_report(0, |report| report["result"] == "saved");
+    // Whoever wants to start anew removes it all.
+    first.signal("STOP");
+    std::fs::remove_dir_all(folder).expect("the sync info");
+    let second = start();
+    second.wait_for_report(0, |report| report["result"] == "saved");
+    first.signal("CONT");
+    first.wait_for_stderr("was lost: somebody has removed or replaced the file");
+    first.wait_for_stderr(&format!("lock is held by process {}", second.id()));
+    let reports = first.reports().len();
+    second.signal("TERM");
+    expect_prompt_end(second, 0);
+    let report = first.wait_for_report(reports, |_| true);
+    assert_eq!(report["result"], "unchanged", "{report}");
+    first.signal("TERM");
+    let output = expect_prompt_end(first, 0);
+    let saves = output.reports.iter().filter(|report| report["result"] == "saved");
+    assert_eq!(saves.count(), 1);
+    pair.expect_origin(&["a"]);
 }

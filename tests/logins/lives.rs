@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{approle, origin_policy, policy};
 use crate::common::proxy::Action;
-use crate::common::wait;
+use crate::common::{unique, wait};
 use crate::ends::{Ends, expect_prompt_end, wait_until_held};
 
 const RENEWAL: &str = "POST /v1/auth/token/renew-self";
@@ -229,4 +229,123 @@ fn a_login_that_fails_while_the_token_lives_is_no_failed_cycle() {
     });
     daemon.signal("TERM");
     expect_prompt_end(daemon, 0);
+}
+
+/// A page of a proxy's in place of an answer to a renewal.
+#[test]
+fn a_renewal_that_something_else_refuses_is_tried_again() {
+    for page in [Action::html(403), Action::html(400), Action::errors(403, &[])] {
+        let mut ends = Ends::new();
+        ends.fill(1);
+        let own = origin_token(&ends, "6s", json!({ "period": "6s" }));
+        ends.log_in("/origin", &json!({ "token": own }));
+        ends.set("/origin", "tick", &json!("500ms"));
+        let rule = ends.origin_proxy.when_first(1, RENEWAL, page);
+        let daemon = ends.vsync.args(["origin", "-o", "json"]).spawn();
+        daemon.wait("it is renewed", || {
+            (ends.origin_proxy.count(RENEWAL) >= 3).then_some(())
+        });
+        assert_eq!(rule.seen(), 1);
+        daemon.signal("TERM");
+        let output = expect_prompt_end(daemon, 0);
+        output.expect_stderr("renew the token at ");
+        output.expect(!output.stderr.contains("maximum lifetime"), "nothing untrue is said");
+        assert!(output.reports.iter().all(|report| report["result"] != "failed"));
+    }
+}
+
+#[test]
+fn a_renewal_that_was_refused_is_tried_again_before_it_is_fatal() {
+    let mut ends = Ends::new();
+    ends.fill(1);
+    let own = origin_token(&ends, "8s", json!({ "period": "8s" }));
+    ends.log_in("/origin", &json!({ "token": own }));
+    ends.set("/origin", "tick", &json!("500ms"));
+    let refusal = Action::errors(403, &["1 error occurred:\n\t* permission denied\n\n"]);
+    let rule = ends.origin_proxy.when_first(1, RENEWAL, refusal);
+    let daemon = ends.vsync.args(["origin", "-o", "json"]).spawn();
+    daemon.wait("it is renewed", || {
+        (ends.origin_proxy.count(RENEWAL) >= 3).then_some(())
+    });
+    assert_eq!(rule.seen(), 1);
+    daemon.signal("TERM");
+    expect_prompt_end(daemon, 0).expect_stderr("s, and the server refuses to renew it\n");
+}
+
+#[test]
+fn a_token_that_may_not_renew_itself_is_fatal_in_time_and_says_so() {
+    let mut ends = Ends::new();
+    ends.fill(1);
+    let own = origin_token(&ends, "6s", json!({ "period": "6s" }));
+    ends.log_in("/origin", &json!({ "token": own }));
+    ends.set("/origin", "tick", &json!("1s"));
+    let refusal = Action::errors(403, &["1 error occurred:\n\t* permission denied\n\n"]);
+    let rule = ends.origin_proxy.when(RENEWAL, refusal);
+    let output = ends.vsync.args(["origin", "-o", "json"]).run();
+    output.expect_code(1);
+    let message = output.report("origin")["errors"][0]["message"].to_string();
+    output.expect(
+        message.contains("s, and the server refuses to renew it; give vsync another one"),
+        &message,
+    );
+    assert!((2..=5).contains(&rule.seen()), "{}", rule.seen());
+}
+
+#[test]
+fn a_period_that_is_made_shorter_is_no_end() {
+    let mut ends = Ends::new();
+    ends.fill(1);
+    let vault = ends.origin.vault.clone();
+    let (name, role) = (policy(&vault, &origin_policy(&ends.origin)), unique("role"));
+    let period = |period: &str| {
+        let settings = json!({ "token_period": period, "allowed_policies": [name, "default"] });
+        vault.ok("POST", &format!("auth/token/roles/{role}"), Some(&settings));
+    };
+    period("12s");
+    let created = vault.ok(
+        "POST",
+        &format!("auth/token/create/{role}"),
+        Some(&json!({ "policies": [name] })),
+    );
+    ends.log_in("/origin", &json!({ "token": created["auth"]["client_token"] }));
+    // Two ticks are longer than the new period.
+    ends.set("/origin", "tick", &json!("2s"));
+    let daemon = ends.vsync.args(["origin", "-o", "json"]).spawn();
+    daemon.wait_for_report(0, |report| report["result"] == "saved");
+    period("3s");
+    daemon.wait("it is renewed", || {
+        (ends.origin_proxy.count(RENEWAL) >= 4).then_some(())
+    });
+    daemon.signal("TERM");
+    let output = expect_prompt_end(daemon, 0);
+    output.expect(!output.stderr.contains("maximum lifetime"), "nothing untrue is said");
+}
+
+#[test]
+fn a_standbys_token_does_not_run_out_without_a_word() {
+    let mut ends = Ends::new();
+    ends.fill(1);
+    ends.set("/origin", "tick", &json!("2s"));
+    ends.set("", "notify", &json!({ "command": ["/bin/sh", "-c", "cat >> told"] }));
+    let first = ends.vsync.args(["origin", "-o", "json"]).spawn();
+    first.wait_for_report(0, |report| report["result"] == "saved");
+    let own = origin_token(&ends, "6s", json!({ "renewable": false }));
+    ends.log_in("/origin", &json!({ "token": own }));
+    let second = ends.vsync.args(["origin", "-o", "json"]).spawn();
+    second.wait_for_stderr("standing by: ");
+    second.wait_for_stderr("s, and it can't be renewed\n");
+    let output = second.wait_exit(wait::SOON);
+    output.expect_code(1).expect_nowhere(&own);
+    output.expect_stderr("s, and it can't be renewed; give vsync another one");
+    let vault = ends.origin.vault.with_token(&own);
+    assert_eq!(
+        vault.request("GET", "auth/token/lookup-self", None).0,
+        200,
+        "while there was time"
+    );
+    let told = std::fs::read_to_string(ends.vsync.folder().join("told")).unwrap_or_default();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains("it can't be renewed; give vsync another one"), "{told}");
+    first.signal("TERM");
+    expect_prompt_end(first, 0);
 }

@@ -251,3 +251,53 @@ fn a_renewable_token_is_renewed_unless_told_not_to() {
     output.expect(message.contains(&expected), &expected);
     assert_eq!(ends.origin_proxy.count("POST /v1/auth/token/renew-self"), before);
 }
+
+/// A proxy's page in place of an answer.
+fn is_not_about_the_server(line: &str) -> bool {
+    !line.contains("sys/health") && !line.contains("sys/leader")
+}
+
+#[test]
+fn a_proxys_refusal_says_nothing_of_the_token() {
+    for status in [403, 400] {
+        for body in [Action::html(status), Action::errors(status, &[])] {
+            let mut ends = Ends::new();
+            ends.fill(1);
+            let own = token(&ends.origin.vault, &origin_policy(&ends.origin));
+            ends.log_in("/origin", &json!({ "token": own }));
+            ends.set("/origin", "tick", &json!("200ms"));
+            let daemon = ends.vsync.args(["origin", "-o", "json"]).spawn();
+            daemon.wait_for_report(0, |report| report["result"] == "saved");
+            let rule = ends.origin_proxy.when(is_not_about_the_server, body);
+            let skip = daemon.reports().len();
+            daemon.wait_for_report(skip, |report| report["result"] == "failed");
+            daemon.wait_for_report(skip + 1, |report| report["result"] == "failed");
+            rule.release();
+            let skip = daemon.reports().len();
+            daemon.wait_for_report(skip + 1, |report| report["result"] == "unchanged");
+            daemon.signal("TERM");
+            expect_prompt_end(daemon, 0);
+        }
+    }
+}
+
+#[test]
+fn a_proxys_refusal_of_a_login_is_a_failed_cycle() {
+    for page in [Action::html(403), Action::html(400), Action::errors(403, &[])] {
+        let mut ends = Ends::new();
+        ends.fill(1);
+        let short = json!({ "token_ttl": "2s", "token_max_ttl": "2s" });
+        let (role, id) = approle(&ends.origin.vault, &origin_policy(&ends.origin), short);
+        ends.log_in("/origin", &json!({ "approle": { "role_id": role, "secret_id": id } }));
+        ends.set("/origin", "tick", &json!("200ms"));
+        let daemon = ends.vsync.args(["origin", "-o", "json"]).spawn();
+        daemon.wait_for_report(0, |report| report["result"] == "saved");
+        let rule = ends.origin_proxy.when("POST /v1/auth/approle/login", page);
+        daemon.wait_for_report(0, |report| report["result"] == "failed");
+        rule.release();
+        let skip = daemon.reports().len();
+        daemon.wait_for_report(skip + 1, |report| report["result"] == "unchanged");
+        daemon.signal("TERM");
+        expect_prompt_end(daemon, 0);
+    }
+}
