@@ -16,11 +16,13 @@ demo:
 servers:
 	@tests/servers.sh
 
-# The static binary is under test too, hence the dependency.
+# The static binary is under test too, hence the dependency. Tests mostly wait for servers, so more of them run at a time
+# than there are cores.
 test: static
 	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
 	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
-	VSYNC_TEST_STATIC="$(CURDIR)/target/static/vsync" cargo test --locked
+	VSYNC_TEST_STATIC="$(CURDIR)/target/static/vsync" \
+	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}" cargo test --locked
 
 # How long cycles take, and what they cost, beside the least that the same servers need for it. Arguments:
 # make bench BENCH_ARGS='--secrets 1000 --workers 4' (or --help).
