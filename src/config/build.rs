@@ -12,8 +12,8 @@ use super::keys::{Place, row};
 use super::kind::Typed;
 use super::layers::{Mistakes, Values};
 use super::settings::{
-    DestinationSettings, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings, ServiceSettings, Settings,
-    StoreSettings, Webhook,
+    DestinationSettings, Listing, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings, ServiceSettings,
+    Settings, StoreSettings, Webhook,
 };
 use super::text::webhook;
 use crate::consul::ConsulSettings;
@@ -238,6 +238,10 @@ impl Builder<'_> {
             mounts,
             filter,
             fingerprint_key,
+            listing: match text(values, place, "listing").as_deref() {
+                Some("plain") => Listing::Plain,
+                _ => Listing::Auto,
+            },
             num_workers: self.num_workers(place),
             tick: duration(values, place, "tick"),
             timeout: duration(values, place, "timeout"),

@@ -198,6 +198,7 @@ pub const KEYS: &[Key] = &[
 
     origin("fingerprintKey", Kind::Secret, "needed for KV version 1 mounts, whose changes are seen by fingerprints under it; at least 16 bytes"),
     origin("fingerprintKeyFile", Kind::Text, "the file that holds it"),
+    origin("listing", Kind::Choice(&["auto", "plain"]), "auto (the same without it): use listings that carry metadata, where the server has them; plain: never"),
 
     destination("transforms", Kind::Transforms, "list of {name, from, to}: rules that turn an origin path into a destination path"),
     destination("versions", Kind::Choice(&["latest", "all"]), "which versions of a KV v2 secret are copied (without it: latest)"),

@@ -22,8 +22,8 @@ use std::time::Duration;
 use crate::error::{Kind, Result, fail};
 
 pub use settings::{
-    DestinationSettings, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings, ServiceSettings, Settings,
-    StoreSettings, Webhook,
+    DestinationSettings, Listing, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings, ServiceSettings,
+    Settings, StoreSettings, Webhook,
 };
 
 /// What a command needs of a config; nothing else is asked for.

@@ -94,12 +94,23 @@ pub struct OriginSettings {
     pub filter: Filter,
     /// The key of the fingerprints of KV version 1 secrets.
     pub fingerprint_key: Option<SecretSource>,
+    /// How folders are listed.
+    pub listing: Listing,
     /// Threads of a cycle, 1 to 256.
     pub num_workers: usize,
     /// Time between two cycles' starts.
     pub tick: Duration,
     /// Time limit of one cycle.
     pub timeout: Duration,
+}
+
+/// How an origin's folders are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// With metadata, where the server has such listings.
+    Auto,
+    /// By name alone; each secret's metadata is read by itself.
+    Plain,
 }
 
 /// One destination: where secrets go to.

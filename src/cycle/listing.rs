@@ -7,65 +7,70 @@ use crossbeam_channel::Receiver;
 
 use super::Run;
 use super::workers::Queue;
-use crate::engine::DataPath;
 
 /// Listings that are under way while there are still paths to look at: enough that these never run out.
 const LISTINGS_AHEAD: usize = 2;
 
-/// What a worker does.
-pub enum Job {
-    /// List a folder of the data path of this number.
-    List(usize, String),
-    /// Find out about a path of the data path of this number.
-    Look(usize, String),
+/// What a listing brings.
+pub struct Listed<J> {
+    /// Further listings.
+    pub listings: Vec<J>,
+    /// Paths to look at.
+    pub paths: Vec<J>,
 }
 
-/// What is still to be sent. Paths mostly go before folders, so that what waits stays small.
-struct Pending {
-    folders: Vec<Job>,
-    paths: Vec<Job>,
+impl<J> Default for Listed<J> {
+    fn default() -> Listed<J> {
+        Listed {
+            listings: Vec::new(),
+            paths: Vec::new(),
+        }
+    }
+}
+
+/// What is still to be sent. Paths mostly go before listings, so that what waits stays small.
+struct Pending<J> {
+    waiting: Listed<J>,
     /// Listings that a worker has and has not answered yet.
     listing: usize,
 }
 
-impl Pending {
-    fn take(&mut self, listed: Vec<Job>) {
+impl<J> Pending<J> {
+    fn take(&mut self, listed: Listed<J>) {
         self.listing -= 1;
-        for job in listed {
-            match job {
-                Job::List(..) => self.folders.push(job),
-                Job::Look(..) => self.paths.push(job),
-            }
-        }
+        self.waiting.listings.extend(listed.listings);
+        self.waiting.paths.extend(listed.paths);
     }
 
-    /// A folder, if it is a folder's turn.
-    fn folder(&mut self) -> Option<Job> {
-        let is_folders_turn = self.paths.is_empty() || self.listing < LISTINGS_AHEAD;
-        let folder = self.folders.pop_if(|_| is_folders_turn)?;
+    /// A listing, if it is a listing's turn.
+    fn listing(&mut self) -> Option<J> {
+        let is_its_turn = self.waiting.paths.is_empty() || self.listing < LISTINGS_AHEAD;
+        let listing = self.waiting.listings.pop_if(|_| is_its_turn)?;
         self.listing += 1;
-        Some(folder)
+        Some(listing)
     }
 }
 
-/// Sends the data paths' folders and then whatever is found in them, until no listing is under way any more.
-pub fn feed(run: &Run, queue: &Queue<Job>, data_paths: &[DataPath], listings: &Receiver<Vec<Job>>) {
-    let root = |(number, data_path): (usize, &DataPath)| Job::List(number, data_path.folder.clone());
+/// Sends the listings to begin with and then whatever they bring, until none is under way any more. Each one's outcome comes by
+/// `outcomes`.
+pub fn feed<J>(run: &Run, queue: &Queue<J>, listings: Vec<J>, outcomes: &Receiver<Listed<J>>) {
     let mut pending = Pending {
-        folders: data_paths.iter().enumerate().map(root).collect(),
-        paths: Vec::new(),
+        waiting: Listed {
+            listings,
+            paths: Vec::new(),
+        },
         listing: 0,
     };
     loop {
-        while let Ok(listed) = listings.try_recv() {
+        while let Ok(listed) = outcomes.try_recv() {
             pending.take(listed);
         }
-        let goes_on = if let Some(folder) = pending.folder() {
-            queue.send_all([folder])
-        } else if !pending.paths.is_empty() {
-            queue.send_some(&mut pending.paths)
+        let goes_on = if let Some(listing) = pending.listing() {
+            queue.send_all([listing])
+        } else if !pending.waiting.paths.is_empty() {
+            queue.send_some(&mut pending.waiting.paths)
         } else if pending.listing > 0 {
-            run.scope.receive(listings).map(|listed| pending.take(listed)).is_some()
+            run.scope.receive(outcomes).map(|listed| pending.take(listed)).is_some()
         } else {
             false
         };

@@ -5,6 +5,7 @@
 //! the cycle's scope, and requests in flight are cut.
 
 mod cause;
+mod collection;
 mod destination;
 mod execution;
 mod fingerprints;
@@ -38,7 +39,7 @@ use crate::vault::Vault;
 pub use cause::Cause;
 pub use destination::Destination;
 pub use identity::{Place, ensure_apart};
-pub(crate) use listing::{Job, feed};
+pub(crate) use listing::{Listed, feed};
 pub use origin::Origin;
 pub(crate) use plan::{Delete, OriginRules, Plan, Reason, Write, is_unsynced};
 pub(crate) use prepared::{Planned, Prepared, Purpose};

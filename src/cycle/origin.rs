@@ -8,17 +8,14 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, unbounded};
-
+use super::collection::{Collection, Surveyed};
 use super::fingerprints;
 use super::identity::{Place, ensure_rights, ensure_still_active};
-use super::listing::{Job, feed};
 use super::report::Tally;
 use super::saver::{self, Saver, signals};
-use super::workers::{self, Queue};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::OriginSettings;
-use crate::engine::{DataPath, Presence};
+use crate::engine::DataPath;
 use crate::error::{Context, Error, Kind, Level, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
@@ -33,10 +30,11 @@ pub struct Origin {
     num_buckets: u16,
     vault: Vault,
     store: InfoStore,
+    surveyed: Surveyed,
 }
 
 /// The info of the last cycle, for what this one can't find out.
-struct Previous {
+pub struct Previous {
     /// `None` if there is none yet.
     info: Option<SyncInfo>,
     /// Buckets that can't be read.
@@ -53,6 +51,7 @@ impl Origin {
             num_buckets,
             vault,
             store,
+            surveyed: Surveyed::default(),
         }
     }
 
@@ -131,7 +130,16 @@ impl Origin {
                 has_checkpoints: false,
             };
             let saver = threads.spawn(move || saver.run(run, &waiting));
-            self.collect(run, &place.data_paths, &previous, &info);
+            let collection = Collection {
+                run,
+                vault: &self.vault,
+                settings: &self.settings,
+                data_paths: &place.data_paths,
+                previous: &previous,
+                info: &info,
+                surveyed: &self.surveyed,
+            };
+            collection.collect();
             run.check()?;
             ensure_still_active(self.vault.within(run.scope), place.active.as_ref())?;
             if !options.allow_mass_delete {
@@ -180,52 +188,6 @@ impl Origin {
             self.settings.name
         );
         fail(Kind::Corrupt, why).map_err(Error::fatal)
-    }
-
-    /// Lists every folder and looks at every path, in parallel.
-    fn collect(&self, run: &Run, data_paths: &[DataPath], previous: &Previous, info: &SyncInfo) {
-        let (found, incoming) = unbounded();
-        let feed = |queue: &Queue<Job>| feed(run, queue, data_paths, &incoming);
-        workers::run(run, self.settings.num_workers, feed, |job| match job {
-            Job::List(number, folder) => self.list(run, (number, &data_paths[number]), &folder, &found),
-            Job::Look(number, path) => self.look(run, &data_paths[number], &path, (previous, info)),
-        });
-    }
-
-    fn list(&self, run: &Run, (number, data_path): (usize, &DataPath), folder: &str, found: &Sender<Vec<Job>>) {
-        let names = data_path.engine.list(self.vault.within(run.scope), folder);
-        let names = names.unwrap_or_else(|error| {
-            run.end(error);
-            Vec::new()
-        });
-        let job = |name: String| match name.ends_with('/') {
-            true => Some(Job::List(number, format!("{folder}{name}"))),
-            false => {
-                let path = data_path.path_of(folder, &name);
-                self.settings.filter.allows(&path).then_some(Job::Look(number, path))
-            }
-        };
-        // Nobody takes it only if the cycle has ended.
-        let _ = found.send(names.into_iter().filter_map(job).collect());
-    }
-
-    fn look(&self, run: &Run, data_path: &DataPath, path: &str, (previous, info): (&Previous, &SyncInfo)) {
-        let insight = match data_path.engine.insight(self.vault.within(run.scope), path) {
-            Ok(Presence::Present(insight)) => Ok(Some(previous.dated(path, insight))),
-            Ok(Presence::Deleted) => Ok(None),
-            // It was in the listing a moment ago: the next cycle decides.
-            Ok(Presence::Absent) => previous.insight(path),
-            Err(error) => {
-                run.failed(path, error);
-                previous
-                    .insight(path)
-                    .inspect(|kept| Tally::add(&run.tally.stuck, u64::from(kept.is_some())))
-            }
-        };
-        let put = insight.and_then(|insight| insight.map_or(Ok(()), |insight| info.put(path, insight)));
-        if let Err(error) = put {
-            run.end(error.context(path));
-        }
     }
 
     fn load_previous(&self, run: &Run, own: &mut Own) -> Result<Previous> {
@@ -320,7 +282,7 @@ impl Origin {
 impl Previous {
     /// The insight with the time at which this state was first seen, where the engine knows none. If what was known is lost,
     /// it is seen for the first time: destinations compare it and adopt it.
-    fn dated(&self, path: &str, insight: Insight) -> Insight {
+    pub fn dated(&self, path: &str, insight: Insight) -> Insight {
         if !insight.update_time.is_empty() {
             return insight;
         }
@@ -332,7 +294,7 @@ impl Previous {
     ///
     /// # Errors
     /// If that can't be known, since the bucket is lost: to go on would be to take it for deleted.
-    fn insight(&self, path: &str) -> Result<Option<Insight>> {
+    pub fn insight(&self, path: &str) -> Result<Option<Insight>> {
         let Some(info) = &self.info else {
             return Ok(None);
         };

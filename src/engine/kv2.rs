@@ -7,6 +7,7 @@
 mod history;
 mod metadata;
 mod store;
+mod survey;
 
 use std::borrow::Cow;
 
@@ -14,8 +15,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::numbers::is_rounded;
-use super::{Engine, Expected, Fetched, Presence, Right, Secret, Stored, list_right, right};
+use super::{Engine, Expected, Fetched, Page, Presence, Right, Secret, Stored, Survey, list_right, right};
 use crate::error::{Context, Kind, Result, fail};
+use crate::http::{Reply, encode_path};
 use crate::sync_info::{Insight, SecretType, Versions};
 use crate::vault::{Found, Session, data};
 use history::Past;
@@ -100,8 +102,13 @@ impl Kv2 {
 
     /// A key's metadata; `None` if there is no such key.
     fn metadata(&self, session: Session, path: &str) -> Result<Option<Metadata>> {
+        let reply = self.metadata_reply(session, path)?;
+        reply.map(|reply| Metadata::of(&reply)).transpose()
+    }
+
+    fn metadata_reply(&self, session: Session, path: &str) -> Result<Option<Reply>> {
         match session.read(&self.sibling("metadata", path))? {
-            Found::Live(reply) => Metadata::of(&reply).map(Some),
+            Found::Live(reply) => Ok(Some(reply)),
             Found::Absent => Ok(None),
             Found::Deleted(_) => fail(
                 Kind::Protocol,
@@ -155,9 +162,24 @@ impl Engine for Kv2 {
         session.list(&path).context(|| format!("list {path}"))
     }
 
+    fn survey(&self, session: Session, folder: &str, page: Page) -> Result<Option<Survey>> {
+        let path = format!("{}detailed-metadata/{folder}", self.mount);
+        let query = match page.after {
+            "" => format!("?limit={}", page.limit),
+            after => format!("?limit={}&after={}", page.limit, encode_path(after)),
+        };
+        let survey = session.listing(&path, &query, |reply, body| survey::read(reply, body));
+        survey
+            .context(|| format!("list {path}"))
+            .map(Option::unwrap_or_default)
+            .map(Some)
+    }
+
     fn insight(&self, session: Session, path: &str) -> Result<Presence> {
-        let metadata = self.metadata(session, path)?;
-        metadata.map_or(Ok(Presence::Absent), |metadata| metadata.presence())
+        match self.metadata_reply(session, path)? {
+            Some(reply) => metadata::presence(data(&reply)?, &reply),
+            None => Ok(Presence::Absent),
+        }
     }
 
     fn fetch(&self, session: Session, path: &str) -> Result<Fetched> {
@@ -227,7 +249,6 @@ mod tests {
 
     use super::*;
     use crate::fuzz::{flaw, mutated};
-    use crate::http::Reply;
 
     proptest! {
         #[test]

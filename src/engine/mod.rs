@@ -8,6 +8,7 @@ mod kv1;
 mod kv2;
 mod numbers;
 mod policy;
+mod survey;
 
 use serde_json::value::RawValue;
 
@@ -17,6 +18,7 @@ use crate::sync_info::{Insight, SecretType, Versions};
 use crate::vault::{Mount, Session};
 
 pub use fingerprint::FingerprintKey;
+pub use survey::{Page, Survey};
 
 /// One mounted engine. Paths are absolute, as Vault's API spells them; folders are relative to the mount and end
 /// with `/`, but for the mount's own, which is empty.
@@ -33,6 +35,16 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// Anything but a clear answer: an incomplete listing never looks like a short one.
     fn list(&self, session: Session, folder: &str) -> Result<Vec<String>>;
+
+    /// As [`list`](Engine::list) and [`insight`](Engine::insight) for part of a folder in one request, where the server can
+    /// do that; `None` where no server can. A missing folder looks empty, and so may any to a server that knows no such
+    /// request.
+    ///
+    /// # Errors
+    /// Anything but a clear answer: [`list`](Engine::list) may have one all the same.
+    fn survey(&self, _session: Session, _folder: &str, _page: Page) -> Result<Option<Survey>> {
+        Ok(None)
+    }
 
     /// What is known about `path`, without reading its value where the engine keeps versions. Where it keeps none, the
     /// insight has a fingerprint and no time yet: see [`Insight::dated`].

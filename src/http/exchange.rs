@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use ureq::Error;
 
+use super::Reply;
+use super::body::{Body, Framing, more};
 use super::connections::{Connection, Connections};
 
 /// More headers than any server sends.
 const MOST_HEADERS: usize = 96;
-/// The longest line that says how long a chunk is, or that follows the last one, in bytes.
-const LINE_LIMIT: usize = 4096;
 /// Interim answers (1xx) that are passed over.
 const MOST_INTERIM: usize = 8;
 
@@ -30,6 +30,8 @@ pub(super) enum Failure {
     TooLarge,
     /// What came is not HTTP, or its end can't be told.
     NotHttp,
+    /// The body is not what whoever takes it expects.
+    Untaken(crate::error::Error),
 }
 
 /// A request in the form in which it is sent.
@@ -43,22 +45,24 @@ pub(super) struct Message<'a> {
     pub is_repeatable: bool,
 }
 
-/// An answer as it came.
-pub(super) struct Answer {
-    pub status: u16,
-    pub head: Vec<u8>,
-    pub body: Vec<u8>,
-}
+/// Reads the body of a 200 as it comes. It is called again, and must begin anew, if that is cut off and the request is sent
+/// once more. What it does not read is dropped.
+pub type Take<'a> = dyn FnMut(&Reply, &mut dyn io::Read) -> crate::error::Result<()> + 'a;
 
 /// Sends a request on a connection of `connections`, and reads the whole answer before `until`. Where a server closes
 /// connections without saying so, a read is sent again on a new one.
-pub(super) fn exchange(connections: &Connections, message: &Message, until: Instant) -> Result<Answer, Failure> {
+pub(super) fn exchange(
+    connections: &Connections,
+    message: &Message,
+    until: Instant,
+    mut take: Option<&mut Take>,
+) -> Result<Reply, Failure> {
     let mut connection = connections.take(message.is_repeatable, until)?;
-    let outcome = exchange_on(&mut connection, message, until);
+    let outcome = exchange_on(&mut connection, message, until, take.as_deref_mut());
     let is_lost = matches!(outcome, Err(Failure::Connection(Error::Io(_)))) && connection.is_stale();
-    let (head, answer) = if is_lost && message.is_repeatable {
+    let (stays_open, reply) = if is_lost && message.is_repeatable {
         connection = connections.connect(until)?;
-        exchange_on(&mut connection, message, until)
+        exchange_on(&mut connection, message, until, take)
     } else {
         outcome
     }
@@ -66,24 +70,38 @@ pub(super) fn exchange(connections: &Connections, message: &Message, until: Inst
         Failure::Connection(error) if connection.is_new_tls() => Failure::FirstOnTls(error),
         other => other,
     })?;
-    if head.stays_open && connection.received().is_empty() {
+    if stays_open && connection.received().is_empty() {
         connections.give_back(connection);
     }
-    Ok(answer)
+    Ok(reply)
 }
 
-fn exchange_on(connection: &mut Connection, message: &Message, until: Instant) -> Result<(Head, Answer), Failure> {
+/// The answer, and whether the connection can be used again.
+fn exchange_on(
+    connection: &mut Connection,
+    message: &Message,
+    until: Instant,
+    take: Option<&mut Take>,
+) -> Result<(bool, Reply), Failure> {
     connection.send(&[message.head, message.body], until)?;
-    let mut reader = Reader { connection, until };
-    let (head, bytes) = reader.head()?;
-    let mut body = Vec::new();
-    reader.body(head.framing, message.limit, &mut body)?;
-    let answer = Answer {
+    let (head, bytes) = read_head(connection, until)?;
+    let mut reply = Reply {
         status: head.status,
         head: bytes,
-        body,
+        body: Vec::new(),
     };
-    Ok((head, answer))
+    let mut body = Body::new(connection, until, head.framing, message.limit)?;
+    let Some(take) = take.filter(|_| head.status == 200) else {
+        reply.body = body.read_all()?;
+        return Ok((head.stays_open, reply));
+    };
+    let taken = take(&reply, &mut body);
+    if let Some(failure) = body.failure.take() {
+        return Err(failure);
+    }
+    taken.map_err(Failure::Untaken)?;
+    let is_at_end = body.is_at_end()?;
+    Ok((head.stays_open && is_at_end, reply))
 }
 
 /// The value of a header in an answer's head, if it is there and is text.
@@ -104,14 +122,6 @@ struct Head {
     framing: Framing,
     stays_open: bool,
     length: usize,
-}
-
-/// Where an answer's body ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Length(u64),
-    Chunked,
-    Close,
 }
 
 /// `None` while it is not whole.
@@ -163,127 +173,25 @@ fn parse_length(digits: &[u8]) -> Result<u64, Failure> {
         .ok_or(Failure::NotHttp)
 }
 
-struct Reader<'a> {
-    connection: &'a mut Connection,
-    until: Instant,
-}
-
-impl Reader<'_> {
-    /// The head of the answer, interim ones passed over, and its bytes.
-    fn head(&mut self) -> Result<(Head, Vec<u8>), Failure> {
-        for _ in 0..=MOST_INTERIM {
-            let head = loop {
-                let received = self.connection.received();
-                if !received.is_empty()
-                    && let Some(head) = parse_head(received)?
-                {
-                    break head;
-                }
-                self.more()?;
-            };
-            let bytes = self.connection.received()[..head.length].to_vec();
-            self.connection.consume(head.length);
-            if head.status >= 200 {
-                return Ok((head, bytes));
+/// The head of the answer, interim ones passed over, and its bytes.
+fn read_head(connection: &mut Connection, until: Instant) -> Result<(Head, Vec<u8>), Failure> {
+    for _ in 0..=MOST_INTERIM {
+        let head = loop {
+            let received = connection.received();
+            if !received.is_empty()
+                && let Some(head) = parse_head(received)?
+            {
+                break head;
             }
-        }
-        Err(Failure::NotHttp)
-    }
-
-    fn body(&mut self, framing: Framing, limit: u64, body: &mut Vec<u8>) -> Result<(), Failure> {
-        match framing {
-            Framing::Length(length) if length > limit => Err(Failure::TooLarge),
-            Framing::Length(length) => {
-                body.reserve_exact(usize::try_from(length).map_err(|_| Failure::TooLarge)?);
-                self.take(length, body)
-            }
-            Framing::Chunked => self.chunks(limit, body),
-            Framing::Close => self.until_closed(limit, body),
+            more(connection, until)?;
+        };
+        let bytes = connection.received()[..head.length].to_vec();
+        connection.consume(head.length);
+        if head.status >= 200 {
+            return Ok((head, bytes));
         }
     }
-
-    fn take(&mut self, mut amount: u64, body: &mut Vec<u8>) -> Result<(), Failure> {
-        while amount > 0 {
-            let received = self.connection.received();
-            let taken = usize::try_from(amount).map_or(received.len(), |amount| amount.min(received.len()));
-            body.extend_from_slice(&received[..taken]);
-            self.connection.consume(taken);
-            amount -= taken as u64;
-            if amount > 0 {
-                self.more()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn chunks(&mut self, limit: u64, body: &mut Vec<u8>) -> Result<(), Failure> {
-        loop {
-            let line = self.line()?;
-            let size = match httparse::parse_chunk_size(&line) {
-                // It also takes a line without any digit, for 0.
-                Ok(httparse::Status::Complete((_, size))) if line[0].is_ascii_hexdigit() => size,
-                _ => return Err(Failure::NotHttp),
-            };
-            if size == 0 {
-                break;
-            }
-            if size > limit - body.len() as u64 {
-                return Err(Failure::TooLarge);
-            }
-            self.take(size, body)?;
-            if self.line()? != b"\r\n" {
-                return Err(Failure::NotHttp);
-            }
-        }
-        for _ in 0..MOST_HEADERS {
-            if self.line()? == b"\r\n" {
-                return Ok(());
-            }
-        }
-        Err(Failure::NotHttp)
-    }
-
-    fn until_closed(&mut self, limit: u64, body: &mut Vec<u8>) -> Result<(), Failure> {
-        loop {
-            let received = self.connection.received();
-            if received.len() as u64 > limit - body.len() as u64 {
-                return Err(Failure::TooLarge);
-            }
-            body.extend_from_slice(received);
-            let amount = received.len();
-            self.connection.consume(amount);
-            if !self.connection.receive(self.until)? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// The next line, with its end; a bare line feed is no end.
-    fn line(&mut self) -> Result<Vec<u8>, Failure> {
-        loop {
-            let received = self.connection.received();
-            if let Some(end) = received.windows(2).position(|two| two == b"\r\n") {
-                let line = received[..end + 2].to_vec();
-                self.connection.consume(line.len());
-                return Ok(line);
-            }
-            if received.len() > LINE_LIMIT {
-                return Err(Failure::NotHttp);
-            }
-            self.more()?;
-        }
-    }
-
-    /// Waits until more has come, which must be there: the answer isn't whole.
-    fn more(&mut self) -> Result<(), Failure> {
-        let before = self.connection.received().len();
-        match self.connection.receive(self.until)? {
-            true => Ok(()),
-            // A buffer that is full takes no more: a head larger than that is no Vault's.
-            false if before >= super::BUFFER => Err(Failure::NotHttp),
-            false => Err(Error::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed")).into()),
-        }
-    }
+    Err(Failure::NotHttp)
 }
 
 impl From<Error> for Failure {
@@ -298,12 +206,13 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::body::LINE_LIMIT;
     use super::*;
 
     const LIMIT: u64 = 100;
 
     /// The answer to a request on a scripted connection, and whether the connection is kept.
-    fn answer(pieces: impl IntoIterator<Item = Vec<u8>>) -> (Result<Answer, Failure>, bool) {
+    fn answer(pieces: impl IntoIterator<Item = Vec<u8>>) -> (Result<Reply, Failure>, bool) {
         let connections = Connections::scripted(pieces);
         let message = Message {
             head: b"GET / HTTP/1.1\r\n\r\n",
@@ -311,7 +220,7 @@ mod tests {
             limit: LIMIT,
             is_repeatable: false,
         };
-        let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60));
+        let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60), None);
         (answer, connections.kept() == 1)
     }
 
@@ -439,7 +348,7 @@ mod tests {
             is_repeatable: true,
         };
         for _ in 0..3 {
-            let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60)).unwrap();
+            let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60), None).unwrap();
             assert_eq!(answer.body, b"ok");
         }
         serving.join().unwrap();

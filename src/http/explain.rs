@@ -15,7 +15,7 @@ impl Http {
         match failure {
             Failure::Connection(error) => self.explain_connection(error, address, request),
             Failure::FirstOnTls(error) => self.explain_first_on_tls(error, address, request),
-            Failure::Files(error) => Error::new(error.kind(), error.to_string()),
+            Failure::Files(error) | Failure::Untaken(error) => Error::new(error.kind(), error.to_string()),
             Failure::TooLarge => Error::new(
                 Kind::Protocol,
                 format!("an answer from {address} is larger than {} bytes", request.limit),

@@ -6,6 +6,7 @@
 //! another key, and a token must not travel to a host that nobody configured (FACTS.md T14, section 9).
 //! Errors name the server's address, never a header or a body.
 
+mod body;
 mod connections;
 mod exchange;
 mod explain;
@@ -33,6 +34,7 @@ use in_flight::InFlight;
 use pace::Pace;
 use tls::Opener;
 
+pub use exchange::Take;
 pub use tls::TlsSettings;
 
 /// How long a write in flight may go on after a stop or a deadline, so that its outcome is known.
@@ -196,6 +198,14 @@ impl Http {
     /// [`Kind::Unreachable`], [`Kind::Timeout`], [`Kind::Protocol`], [`Kind::Refused`] (a body cut off while it
     /// was sent), [`Kind::Stopped`].
     pub fn send(&self, scope: &Scope, request: &Request) -> Result<Reply> {
+        self.send_taking(scope, request, None)
+    }
+
+    /// As [`send`](Self::send), but the body of a 200 is handed to `take` as it comes, and is empty in what is given back.
+    ///
+    /// # Errors
+    /// As there, and those of `take`.
+    pub fn send_taking(&self, scope: &Scope, request: &Request, mut take: Option<&mut Take>) -> Result<Reply> {
         if request.target.len() > TARGET_LIMIT {
             let size = request.target.len();
             let why = format!("its name is too long: {size} bytes in a URL, where at most {TARGET_LIMIT} are sent");
@@ -205,7 +215,7 @@ impl Http {
         let mut attempt = 0;
         let mut before = None;
         loop {
-            let outcome = self.attempt(scope, request);
+            let outcome = self.attempt(scope, request, take.as_deref_mut());
             let pause = match &outcome {
                 Err(_) if before.is_some() && scope.done() == Some(Done::TimedOut) => {
                     // Cut by the deadline it says nothing; what is wrong was said before.
@@ -224,7 +234,7 @@ impl Http {
         }
     }
 
-    fn attempt(&self, scope: &Scope, request: &Request) -> Result<Reply> {
+    fn attempt(&self, scope: &Scope, request: &Request, take: Option<&mut Take>) -> Result<Reply> {
         if let Some(pace) = &self.pace {
             pace.wait(scope);
         }
@@ -240,8 +250,8 @@ impl Http {
             limit: request.limit,
             is_repeatable: !writes,
         };
-        let outcome = exchange(&connections, &message, Instant::now() + self.limit(scope, writes));
-        let answer = outcome.map_err(|failure| {
+        let until = Instant::now() + self.limit(scope, writes);
+        exchange(&connections, &message, until, take).map_err(|failure| {
             connections.forget_addresses();
             match scope.done() {
                 Some(Done::Stopped) => Error::new(Kind::Stopped, "stopped"),
@@ -252,11 +262,6 @@ impl Http {
                 ),
                 None => self.explain(&failure, &address, request),
             }
-        })?;
-        Ok(Reply {
-            status: answer.status,
-            body: answer.body,
-            head: answer.head,
         })
     }
 

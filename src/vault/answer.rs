@@ -86,38 +86,13 @@ pub fn data<'a, T: Deserialize<'a>>(reply: &'a Reply) -> Result<T> {
     }
     match json::<Data<T>>(&reply.body) {
         Ok(envelope) => Ok(envelope.data),
-        Err(_) => fail(Kind::Protocol, not_vault(reply)),
+        Err(_) => Err(unlike_vault(reply)),
     }
 }
 
-/// The names in the answer to a listing; `None` if there are none and the server has passed over a parameter: then it
-/// also answers so where nothing is, instead of with a 404.
-///
-/// # Errors
-/// [`Kind::Protocol`] if the body isn't what a Vault sends.
-pub fn names(reply: &Reply) -> Result<Option<Vec<String>>> {
-    #[derive(Deserialize)]
-    struct Listing {
-        data: Names,
-        #[serde(default)]
-        warnings: Option<Vec<String>>,
-    }
-    #[derive(Deserialize)]
-    struct Names {
-        keys: Option<Vec<String>>,
-    }
-    let passed_over = |warning: &String| warning.contains("ignored these unrecognized parameters");
-    match json::<Listing>(&reply.body) {
-        Ok(Listing {
-            data: Names { keys: Some(names) },
-            ..
-        }) => Ok(Some(names)),
-        Ok(Listing {
-            warnings: Some(warnings),
-            ..
-        }) if warnings.iter().any(passed_over) => Ok(None),
-        _ => fail(Kind::Protocol, not_vault(reply)),
-    }
+/// The error for an answer whose body is not what a Vault sends.
+pub fn unlike_vault(reply: &Reply) -> Error {
+    Error::new(Kind::Protocol, not_vault(reply))
 }
 
 /// Reads JSON. What is not text as a whole is none, even if only in a part that nobody looks at.

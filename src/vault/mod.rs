@@ -8,17 +8,18 @@ mod active;
 mod answer;
 mod freshness;
 mod life;
+mod listing;
 mod login;
 mod token;
 mod ways;
 mod wrapped;
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result, fail};
-use crate::http::{Http, HttpSettings, Method, Reply, Request, TlsSettings, encode_path};
+use crate::http::{Http, HttpSettings, Method, Reply, Request, Take, TlsSettings, encode_path};
 use crate::scope::Scope;
 use crate::secret::SecretString;
 use freshness::{Age, Demand, FORWARD, Freshness, INDEX};
@@ -27,13 +28,15 @@ use token::Held;
 pub use access::{Health, Mount};
 pub use active::Active;
 pub use answer::{Found, data};
+pub use listing::Body;
 pub use token::{Alarm, with_tokens_kept};
 pub use ways::{AppRole, CertLogin, JwtLogin, Login, UserPassLogin};
 pub use wrapped::Unwrapped;
 
-/// The largest answer that is read, in bytes: twice what a server takes as a request by default, which also
-/// holds the names of a million keys in one folder.
+/// The largest answer that is read into memory, in bytes: twice what a server takes as a request by default.
 const ANSWER_LIMIT: u64 = 64 << 20;
+/// The largest answer that is read as it comes, in bytes: the metadata of some ten million secrets.
+const STREAM_LIMIT: u64 = 4 << 30;
 
 /// How to reach one Vault and how to log in to it.
 #[derive(Clone, Debug)]
@@ -114,6 +117,9 @@ impl Vault {
     }
 }
 
+/// A request's method, encoded path and query, and body.
+type Message<'a> = (Method, &'a str, Option<&'a [u8]>);
+
 /// A Vault within a scope.
 #[derive(Clone, Copy)]
 pub struct Session<'a> {
@@ -143,65 +149,7 @@ impl Session<'_> {
     /// Whatever is not a clear answer of Vault's, by kind.
     pub fn read(&self, path: &str) -> Result<Found> {
         let query = self.version.map(|version| format!("?version={version}"));
-        answer::found(self.send_asking(Method::Get, (path, &query.unwrap_or_default()), None)?)
-    }
-
-    /// All names in the folder `path` (which ends with `/`); those of folders end with `/`.
-    ///
-    /// A policy of OpenBao's may cut every listing short (`pagination_limit`), and an answer that is cut says nothing of it.
-    /// But who asks for more names than that is refused, so all are asked for, and after a refusal page by page.
-    ///
-    /// # Errors
-    /// Whatever is not a clear answer of Vault's, by kind. An empty or missing folder is no error.
-    pub fn list(&self, path: &str) -> Result<Vec<String>> {
-        if self.vault.lists_in_pages.load(Ordering::Relaxed) {
-            return self.list_in_pages(path);
-        }
-        match self.list_page(path, "?limit=-1") {
-            Ok(Some(names)) => Ok(names),
-            Ok(None) => self.list_first(path),
-            Err(error) if error.kind() == Kind::Denied => {
-                let names = self.list_in_pages(path)?;
-                self.vault.lists_in_pages.store(true, Ordering::Relaxed);
-                Ok(names)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// What is answered to who asks for nothing in particular: all names, or as many as a policy allows.
-    fn list_first(&self, path: &str) -> Result<Vec<String>> {
-        let names = self.list_page(path, "")?;
-        names.ok_or_else(|| Error::new(Kind::Protocol, "its listing holds no names, not even none"))
-    }
-
-    fn list_in_pages(&self, path: &str) -> Result<Vec<String>> {
-        let mut names = self.list_first(path)?;
-        while let Some(last) = names.last() {
-            let page = self.list_page(path, &format!("?after={}", encode_path(last)))?;
-            let page = page.unwrap_or_default();
-            if page.is_empty() || page == names {
-                // What knows no pages (KV version 1) gives all names each time.
-                break;
-            }
-            if page.iter().any(|name| name <= last) {
-                return fail(
-                    Kind::Protocol,
-                    "its listing does not go on where the page before it ended",
-                );
-            }
-            names.extend(page);
-        }
-        Ok(names)
-    }
-
-    /// `None` if the server does not know the query, and does not say of what is empty that it is.
-    fn list_page(&self, path: &str, query: &str) -> Result<Option<Vec<String>>> {
-        match answer::found(self.send_asking(Method::List, (path, query), None)?)? {
-            Found::Live(reply) => answer::names(&reply),
-            Found::Absent => Ok(Some(Vec::new())),
-            Found::Deleted(reply) => Err(answer::refusal(&reply)),
-        }
+        answer::found(self.send_asking(Method::Get, (path, &query.unwrap_or_default()), None, None)?)
     }
 
     /// Writes `body` to `path`.
@@ -223,19 +171,26 @@ impl Session<'_> {
     /// Sends a request with the token. After a refusal the token looks itself up: if it is dead, it is had
     /// again where that is possible and the request is sent once more.
     fn send(&self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Reply> {
-        self.send_asking(method, (path, ""), body)
+        self.send_asking(method, (path, ""), body, None)
     }
 
-    /// As [`send`](Self::send), with a query.
-    fn send_asking(&self, method: Method, (path, query): (&str, &str), body: Option<&[u8]>) -> Result<Reply> {
+    /// As [`send`](Self::send), with a query; `take` reads the body of a 200.
+    fn send_asking(
+        &self,
+        method: Method,
+        (path, query): (&str, &str),
+        body: Option<&[u8]>,
+        mut take: Option<&mut Take>,
+    ) -> Result<Reply> {
         let target = format!("/v1/{}{query}", encode_path(path));
+        let message = (method, &*target, body);
         let token = self.token()?;
-        let reply = self.send_to(Some(&token), method, &target, body)?;
+        let reply = self.send_to(Some(&token), message, take.as_deref_mut())?;
         if !is_refused(&reply) {
             return Ok(reply);
         }
         match self.replace_if_dead(&token)? {
-            Some(fresh) => self.send_to(Some(&fresh), method, &target, body),
+            Some(fresh) => self.send_to(Some(&fresh), message, take),
             None => Ok(reply),
         }
         .and_then(|reply| {
@@ -255,21 +210,15 @@ impl Session<'_> {
         path: &str,
         body: Option<&[u8]>,
     ) -> Result<Reply> {
-        self.send_to(token, method, &format!("/v1/{}", encode_path(path)), body)
+        self.send_to(token, (method, &format!("/v1/{}", encode_path(path)), body), None)
     }
 
     /// Sends a request to an encoded path and query. An answer that is older than what is demanded is none.
-    fn send_to(
-        &self,
-        token: Option<&SecretString>,
-        method: Method,
-        target: &str,
-        body: Option<&[u8]>,
-    ) -> Result<Reply> {
+    fn send_to(&self, token: Option<&SecretString>, message: Message, mut take: Option<&mut Take>) -> Result<Reply> {
         let freshness = &self.vault.freshness;
         let mut demand = freshness.now();
-        let mut reply = self.send_demanding(&demand, token, (method, target, body))?;
-        if !matches!(method, Method::Get | Method::List) {
+        let mut reply = self.send_demanding(&demand, token, message, take.as_deref_mut())?;
+        if !matches!(message.0, Method::Get | Method::List) {
             // What only the active node can do needs no second look.
             freshness.check(&demand, &reply);
             return Ok(reply);
@@ -277,7 +226,7 @@ impl Session<'_> {
         let mut age = freshness.check(&demand, &reply);
         if age == Age::OldUnasked {
             demand = freshness.now();
-            reply = self.send_demanding(&demand, token, (method, target, body))?;
+            reply = self.send_demanding(&demand, token, message, take)?;
             age = freshness.check(&demand, &reply);
         }
         match age {
@@ -296,7 +245,8 @@ impl Session<'_> {
         &self,
         demand: &Demand,
         token: Option<&SecretString>,
-        (method, target, body): (Method, &str, Option<&[u8]>),
+        (method, target, body): Message,
+        take: Option<&mut Take>,
     ) -> Result<Reply> {
         let mut headers = [("", ""); 4];
         let mut count = 0;
@@ -311,17 +261,15 @@ impl Session<'_> {
                 count += 1;
             }
         }
-        self.http.send(
-            self.scope,
-            &Request {
-                method,
-                target,
-                headers: &headers[..count],
-                body,
-                limit: ANSWER_LIMIT,
-                retry: true,
-            },
-        )
+        let request = Request {
+            method,
+            target,
+            headers: &headers[..count],
+            body,
+            limit: if take.is_some() { STREAM_LIMIT } else { ANSWER_LIMIT },
+            retry: true,
+        };
+        self.http.send_taking(self.scope, &request, take)
     }
 }
 

@@ -7,12 +7,12 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::unbounded;
 
 use super::compare::{Look, Verdict};
 use super::report::{Counts, Mark};
 use crate::cycle::workers::{self, Queue};
-use crate::cycle::{Job, feed, reach};
+use crate::cycle::{Listed, feed, reach};
 use crate::engine::{DataPath, Fetched, holder};
 use crate::error::{Error, Kind, Level};
 use crate::filter::is_of_names;
@@ -70,6 +70,14 @@ impl Sample {
             items.truncate((items.len() * usize::from(self.share)).div_ceil(10_000));
         }
     }
+}
+
+/// What a worker does.
+enum Job {
+    /// List a folder of the data path of this number.
+    List(usize, String),
+    /// Look at a path.
+    Look(String),
 }
 
 /// What is known before the listings.
@@ -158,7 +166,9 @@ impl Look<'_> {
         see: &(dyn Fn(&str) + Sync),
     ) {
         let (found, incoming) = unbounded();
-        let feed = |queue: &Queue<Job>| feed(self.run, queue, data_paths, &incoming);
+        let folder = |(number, data_path): (usize, &DataPath)| Job::List(number, data_path.folder.clone());
+        let folders = data_paths.iter().enumerate().map(folder).collect();
+        let feed = |queue: &Queue<Job>| feed(self.run, queue, folders, &incoming);
         workers::run(
             self.run,
             self.destination.settings().num_workers,
@@ -166,9 +176,10 @@ impl Look<'_> {
             |job| match job {
                 Job::List(number, folder) => {
                     let listed = self.list((vault, number, &data_paths[number]), &folder, denied);
-                    send(&found, listed);
+                    // Nobody takes it only if the run has ended.
+                    let _ = found.send(listed);
                 }
-                Job::Look(_, path) => see(&path),
+                Job::Look(path) => see(&path),
             },
         );
     }
@@ -178,7 +189,7 @@ impl Look<'_> {
         (vault, number, data_path): (&Vault, usize, &DataPath),
         folder: &str,
         denied: &(dyn Fn(String, Error) + Sync),
-    ) -> Vec<Job> {
+    ) -> Listed<Job> {
         let names = data_path.engine.list(vault.within(self.run.scope), folder);
         let names = match names {
             Ok(names) => names,
@@ -191,20 +202,17 @@ impl Look<'_> {
                 Vec::new()
             }
         };
-        let job = |name: String| match name.ends_with('/') {
-            true => Some(Job::List(number, format!("{folder}{name}"))),
-            false => {
-                let path = data_path.path_of(folder, &name);
-                data_path.holds(&path).then_some(Job::Look(number, path))
+        let mut listed = Listed::default();
+        for name in names {
+            let path = data_path.path_of(folder, &name);
+            if name.ends_with('/') {
+                listed.listings.push(Job::List(number, format!("{folder}{name}")));
+            } else if data_path.holds(&path) {
+                listed.paths.push(Job::Look(path));
             }
-        };
-        names.into_iter().filter_map(job).collect()
+        }
+        listed
     }
-}
-
-/// Nobody takes it only if the run has ended.
-fn send(found: &Sender<Vec<Job>>, listed: Vec<Job>) {
-    let _ = found.send(listed);
 }
 
 #[cfg(test)]

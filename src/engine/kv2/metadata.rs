@@ -96,9 +96,9 @@ pub struct Metadata {
     pub expiry: Box<str>,
 }
 
-/// The answer's fields. Vault has them all but the revision; what is missing is taken for the default.
+/// The answer's fields. Vault has them all but the revision; what is missing is taken for the default. Has no `Debug`.
 #[derive(Deserialize)]
-struct Fields<'a> {
+pub struct Fields<'a> {
     current_version: u64,
     #[serde(borrow)]
     updated_time: Cow<'a, str>,
@@ -129,7 +129,10 @@ impl Metadata {
     /// # Errors
     /// If it isn't what a Vault sends, or doesn't tell whether the secret is there.
     pub fn of(reply: &Reply) -> Result<Metadata> {
-        let fields: Fields = data(reply)?;
+        Metadata::new(data(reply)?, reply)
+    }
+
+    fn new(fields: Fields, reply: &Reply) -> Result<Metadata> {
         let mut versions = BTreeMap::new();
         let mut expiry = "".into();
         for (number, version) in &fields.versions {
@@ -241,6 +244,37 @@ impl Metadata {
     }
 }
 
+/// Whether the secret is there, by metadata that came with `reply`.
+///
+/// # Errors
+/// As those of [`Metadata::of`] and [`Metadata::presence`].
+pub fn presence(fields: Fields, reply: &Reply) -> Result<Presence> {
+    match fields.plain() {
+        Some(insight) => Ok(Presence::Present(insight)),
+        None => Metadata::new(fields, reply)?.presence(),
+    }
+}
+
+impl Fields<'_> {
+    /// The insight of a secret that has nothing but live versions, which nearly all have: then there is no fingerprint to take,
+    /// and nothing to be kept in order for it.
+    fn plain(&self) -> Option<Insight> {
+        let has_settings = self.max_versions != 0
+            || self.cas_required
+            || self.custom_metadata.as_ref().is_some_and(|custom| !custom.is_empty())
+            || !matches!(self.delete_version_after.as_deref(), None | Some("" | NEVER));
+        let mut has_current = false;
+        for (number, version) in &self.versions {
+            has_current |= number.parse::<u64>().ok()? == self.current_version;
+            if version.destroyed || !version.deletion_time.is_empty() {
+                return None;
+            }
+        }
+        let is_plain = has_current && !has_settings && self.current_version > 0;
+        is_plain.then(|| Insight::new(self.current_version, &*self.updated_time, SecretType::KvV2))
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -308,8 +342,12 @@ mod tests {
         "Mon, 01 Jan 0001 00:00:00 GMT",
     ];
 
+    /// By both ways, which must agree.
     fn presence(reply: &Reply) -> Result<Presence> {
-        Metadata::of(reply)?.presence()
+        let found = super::presence(data(reply)?, reply);
+        let whole = Metadata::of(reply)?.presence();
+        assert_eq!(found.as_ref().ok(), whole.as_ref().ok());
+        whole
     }
 
     /// Whether the current version is said to be deleted, destroyed or not there.
