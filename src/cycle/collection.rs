@@ -112,21 +112,15 @@ impl Collection<'_> {
         let data_path = &self.data_paths[number];
         let is_plain = self.settings.listing == Listing::Plain || self.surveyed.is_plain(data_path);
         if is_plain {
-            return self.list_plain(number, folder).0;
+            return self.list_plain(number, folder, None);
         }
         let page = Page {
             after: "",
             limit: FIRST_PAGE,
         };
         match data_path.engine.survey(self.vault.within(self.run.scope), folder, page) {
-            Ok(None) => self.list_plain(number, folder).0,
-            Ok(Some(survey)) if survey.names == 0 => {
-                let (listed, names) = self.list_plain(number, folder);
-                if names > 0 && folder == data_path.folder {
-                    self.surveyed.set_plain(data_path, "they are answered as empty");
-                }
-                listed
-            }
+            Ok(None) => self.list_plain(number, folder, None),
+            Ok(Some(survey)) if survey.names == 0 => self.list_plain(number, folder, Some("they show nothing")),
             Ok(Some(survey)) => {
                 let parts = match survey.names >= FIRST_PAGE {
                     true => self.parts(number, folder, &survey.last),
@@ -146,26 +140,24 @@ impl Collection<'_> {
             self.run.end(error);
             return Listed::default();
         }
-        let data_path = &self.data_paths[number];
-        let listed = self.list_plain(number, folder).0;
-        if folder == data_path.folder {
-            self.surveyed.set_plain(data_path, &error.to_string());
-        }
-        listed
+        self.list_plain(number, folder, Some(&error.to_string()))
     }
 
-    /// What is in the folder by a plain listing, and how many names that were.
-    fn list_plain(&self, number: usize, folder: &str) -> (Listed<Job>, usize) {
+    /// What is in the folder by a plain listing. If a survey did `not` show it, for that reason, and it is the data path's own
+    /// folder, there are no surveys of the data path.
+    fn list_plain(&self, number: usize, folder: &str, not: Option<&str>) -> Listed<Job> {
         let data_path = &self.data_paths[number];
         let mut listed = Listed::default();
         let names = match data_path.engine.list(self.vault.within(self.run.scope), folder) {
             Ok(names) => names,
             Err(error) => {
                 self.run.end(error);
-                return (listed, 0);
+                return listed;
             }
         };
-        let count = names.len();
+        if let Some(why) = not.filter(|_| folder == data_path.folder && !names.is_empty()) {
+            self.surveyed.set_plain(data_path, why);
+        }
         for name in names {
             if name.ends_with('/') {
                 listed.listings.push(Job::List(number, format!("{folder}{name}")));
@@ -173,7 +165,7 @@ impl Collection<'_> {
                 self.look_later(number, folder, &name, &mut listed);
             }
         }
-        (listed, count)
+        listed
     }
 
     /// The parts of a folder that is too large for the first page, which ended with `after`. Names are a small part of what
