@@ -114,6 +114,12 @@ impl Moment {
         )
     }
 
+    /// Whether it is a read of a bucket.
+    fn is_load(self) -> bool {
+        use Moment as M;
+        matches!(self, M::OriginInfoLoad | M::OriginInfoRead | M::DestinationInfoLoad)
+    }
+
     /// Whether the fault leaves buckets without their index behind: then the other end reads again for seconds.
     fn leaves_a_save_in_progress(self) -> bool {
         matches!(self, Moment::OriginInfoBucket | Moment::OriginInfoIndex)

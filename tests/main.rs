@@ -37,6 +37,7 @@ mod status;
 mod stores;
 mod stores_consul;
 mod stores_folder;
+mod stores_requests;
 mod stores_writers;
 mod systemd;
 mod tls;

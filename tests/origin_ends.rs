@@ -130,7 +130,7 @@ fn a_signal_during_the_save_ends_it_within_two_seconds() {
     pair.set("/origin/consul", "address", json!(proxy.address()));
     pair.fill(&["a"]);
     let held = proxy.when(
-        |line: &str| line.starts_with("PUT ") && line.ends_with("/origin/index"),
+        |line: &str| line.starts_with("PUT /v1/txn? ") && line.ends_with("/origin/index"),
         Action::Hold,
     );
     let daemon = pair.vsync.args(["origin", "--once", "-o", "json"]).spawn();

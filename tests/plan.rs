@@ -120,7 +120,7 @@ fn every_difference_is_listed_with_its_reason_and_nothing_is_read_or_written() {
         .map(|(key, _)| (key.clone(), consul::shared().modify_index(key)))
         .collect();
     same("the store", after, before);
-    let is_read = |line: &str| ["GET ", "LIST "].iter().any(|method| line.starts_with(method));
+    let is_read = |line: &str| line.starts_with("LIST ") || consul::only_reads(line);
     let is_write = move |line: &str| !(is_read(line) || line.contains("capabilities"));
     for proxy in [&pair.at_origin, &pair.at_destination, &pair.at_consul] {
         same("writes", proxy.lines(is_write), [""; 0]);

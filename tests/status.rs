@@ -16,7 +16,7 @@ fn status(pair: &Pair) -> (Output, Vec<Value>) {
     for proxy in [&pair.at_origin, &pair.at_destination] {
         same("requests to Vault", proxy.lines(|_: &str| true), [""; 0]);
     }
-    let is_write = |line: &str| !line.starts_with("GET ");
+    let is_write = |line: &str| !consul::only_reads(line);
     same("writes to Consul", pair.at_consul.lines(is_write), [""; 0]);
     let ends = output.reports.clone();
     (output, ends)

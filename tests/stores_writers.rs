@@ -18,7 +18,7 @@ fn consul_proxy(pair: &mut Pair) -> Proxy {
 }
 
 fn on_index_put(proxy: &Proxy, action: Action) -> Rule {
-    let is_meant = |line: &str| line.starts_with("PUT /v1/txn?") && line.ends_with("/origin/index");
+    let is_meant = |line: &str| line.starts_with("PUT /v1/txn? ") && line.ends_with("/origin/index");
     proxy.when_first(1, is_meant, action)
 }
 
@@ -32,7 +32,7 @@ fn destination_state(pair: &Pair) -> (Vec<Option<u64>>, BTreeMap<String, String>
 /// The transactions that came, as verbs and keys, without the sync path.
 fn transactions(pair: &Pair, proxy: &Proxy) -> Vec<String> {
     let prefix = pair.config["origin"]["syncPath"].as_str().unwrap();
-    let lines = proxy.lines("PUT /v1/txn?");
+    let lines = proxy.lines("PUT /v1/txn? ");
     let plain = |line: String| line.replace("PUT /v1/txn? ", "").replace(prefix, "");
     lines.into_iter().map(plain).collect()
 }
@@ -116,7 +116,7 @@ fn kill_between_a_bucket_and_the_index_is_settled_by_the_next_cycle() {
     let save = proxy
         .seen()
         .into_iter()
-        .rfind(|seen| seen.line.starts_with("PUT /v1/txn?"));
+        .rfind(|seen| seen.line.starts_with("PUT /v1/txn? "));
     let operations = consul::operations(&save.unwrap().body);
     consul::shared().write(&operations[..operations.len() - 1]);
     pair.info.unlock("origin");

@@ -126,7 +126,7 @@ fn every_kind_of_difference_has_its_mark_and_nothing_is_written() {
         ("unreadable", 0),
     ];
     expect_summary(&output, 3, "differs", &counts);
-    let is_read = |line: &str| ["GET ", "LIST "].iter().any(|method| line.starts_with(method));
+    let is_read = |line: &str| line.starts_with("LIST ") || consul::only_reads(line);
     let is_write = move |line: &str| !(is_read(line) || line.contains("capabilities"));
     for proxy in [&pair.at_origin, &pair.at_destination, &pair.at_consul] {
         same("writes", proxy.lines(is_write), [""; 0]);

@@ -1,12 +1,14 @@
 //! The Consul client: KV of one datacenter, one key at a time or in transactions, and session locks.
 //!
-//! Listings and read-only transactions are never used: Consul filters them by the token's rights without a word,
-//! so that a missing right reads as "no keys" (FACTS.md T3). Reads are consistent ones: a stale read during an
-//! election can be empty. All of Consul's errors are plain text; like Vault's they are classified, not quoted.
+//! Listings are never used: Consul filters them by the token's rights without a word, so that a missing right reads
+//! as "no keys" (FACTS.md T3). It filters read-only transactions too, but of these it is known what must be in the
+//! answer. Reads are consistent ones: a stale read during an election can be empty. All of Consul's errors are plain
+//! text; like Vault's they are classified, not quoted.
 
 mod holder;
 mod lock;
 mod session;
+mod together;
 mod transaction;
 mod watch;
 
@@ -23,6 +25,7 @@ use crate::scope::Scope;
 use crate::secret::SecretSource;
 
 pub use lock::{Holding, SessionLock, acquire, holder, probe};
+pub use together::{MOST_TOGETHER, Together};
 pub use transaction::{COMMIT_LIMIT, Op, Transaction, Verdict};
 pub use watch::{KeyWatch, Since};
 
@@ -34,6 +37,8 @@ const ANSWER_LIMIT: u64 = 2 * VALUE_LIMIT as u64;
 /// The limit of one request. A server without a leader takes 7 s to say so.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_RETRIES: u32 = 2;
+/// Connections that are kept.
+const CONNECTIONS: usize = 1;
 
 /// How to reach one Consul.
 #[derive(Clone, Debug)]
@@ -108,7 +113,7 @@ impl Consul {
                 request_timeout,
                 max_retries,
                 rate_limit: None,
-                connections: 1,
+                connections: CONNECTIONS,
             }),
             settings,
         }
@@ -179,6 +184,11 @@ impl Consul {
 
     /// Sends a request; `target` has a `?` in it.
     fn send(&self, scope: &Scope, method: Method, target: &str, body: Option<&[u8]>) -> Result<Reply> {
+        self.send_for(scope, method, target, body, ANSWER_LIMIT)
+    }
+
+    /// As [`send`](Self::send), for an answer of at most `limit` bytes.
+    fn send_for(&self, scope: &Scope, method: Method, target: &str, body: Option<&[u8]>, limit: u64) -> Result<Reply> {
         let mut target = target.to_string();
         if let Some(dc) = &self.settings.dc {
             target = format!("{target}&dc={}", encode_path(dc));
@@ -192,7 +202,7 @@ impl Consul {
                 target: &target,
                 headers: header.as_slice(),
                 body,
-                limit: ANSWER_LIMIT,
+                limit,
                 retry: true,
             },
         )

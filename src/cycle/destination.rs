@@ -326,7 +326,7 @@ impl Destination {
             place,
             routes: Routes::new(&self.settings.transforms, &place.meta_data_paths()),
             info: &own.info,
-            load: &|n| own.load(n),
+            load: &|numbers| own.load(numbers),
             full: options.full,
             prune: options.prune && !self.settings.ignore_deletes,
         };

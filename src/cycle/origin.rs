@@ -200,8 +200,9 @@ impl Origin {
         };
         let info = SyncInfo::unloaded(&index);
         let is_foreign = own.meta.is_none();
-        for n in 0..index.len() {
-            match self.store.own_bucket(run.scope, own, n)? {
+        let numbers: Vec<usize> = (0..index.len()).collect();
+        self.store.own_buckets(run.scope, own, &numbers, |n, stored| {
+            match stored {
                 Stored::Whole(bucket) => info.load(n, bucket)?,
                 Stored::Differing(bucket) => {
                     if !is_foreign {
@@ -215,7 +216,8 @@ impl Origin {
                     previous.lost.insert(n);
                 }
             }
-        }
+            Ok(())
+        })?;
         if is_foreign {
             log::info!("origin: taking over the sync info that another vsync wrote");
         }

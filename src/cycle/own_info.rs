@@ -93,17 +93,27 @@ impl<'a> OwnInfo<'a> {
         Ok(found)
     }
 
-    /// Loads bucket `n` if it isn't yet. One that can't be read is taken as empty: its paths become adds, and are
-    /// adopted where equal.
+    /// Loads those of the buckets `numbers` that are not loaded yet. One that can't be read is taken as empty: its paths
+    /// become adds, and are adopted where equal.
     ///
     /// # Errors
     /// If the store doesn't answer.
-    pub fn load(&self, n: usize) -> Result<()> {
-        if self.info.is_loaded(n) {
+    pub fn load(&self, numbers: &[usize]) -> Result<()> {
+        let is_missing = |n: &usize| !self.info.is_loaded(*n);
+        let missing: Vec<usize> = numbers.iter().copied().filter(is_missing).collect();
+        if missing.is_empty() {
             return Ok(());
         }
         let is_foreign = self.own.borrow().meta.is_none();
-        let bucket = match self.store.own_bucket(self.run.scope, &mut self.own.borrow_mut(), n)? {
+        let own = &mut self.own.borrow_mut();
+        self.store.own_buckets(self.run.scope, own, &missing, |n, stored| {
+            self.info.load(n, self.taken(n, stored, is_foreign))
+        })
+    }
+
+    /// Bucket `n` as it counts from now on.
+    fn taken(&self, n: usize, stored: Stored, is_foreign: bool) -> Bucket {
+        let bucket = match stored {
             Stored::Whole(bucket) => {
                 self.is_any_whole.set(true);
                 bucket
@@ -127,7 +137,7 @@ impl<'a> OwnInfo<'a> {
         for (_, insight) in bucket.iter() {
             *loaded.entry(insight.secret_type).or_default() += 1;
         }
-        self.info.load(n, bucket)
+        bucket
     }
 
     /// Without the `meta` that was saved with it the info can't tell to which server and under which rules its
@@ -154,7 +164,7 @@ impl<'a> OwnInfo<'a> {
     /// If the store doesn't answer.
     pub fn load_all(&self) -> Result<()> {
         if !self.all_loaded.replace(true) {
-            (0..usize::from(self.info.count())).try_for_each(|n| self.load(n))?;
+            self.load(&(0..usize::from(self.info.count())).collect::<Vec<_>>())?;
         }
         Ok(())
     }

@@ -43,10 +43,14 @@ impl OriginInfo<'_> {
         }
     }
 
-    fn look<T>(&self, n: usize, look: impl FnOnce(&Bucket) -> T) -> Result<T> {
+    /// Shows some buckets with their numbers.
+    fn look(&self, numbers: &[usize], mut each: impl FnMut(usize, &Bucket) -> Result<()>) -> Result<()> {
         match self {
-            OriginInfo::Stored(snapshot) => Ok(look(&snapshot.bucket(n)?)),
-            OriginInfo::Found(found) => found.info.with_bucket(n, look),
+            OriginInfo::Stored(snapshot) => snapshot.buckets(numbers, |n, bucket| each(n, &bucket)),
+            OriginInfo::Found(found) => {
+                let mut numbers = numbers.iter().copied();
+                numbers.try_for_each(|n| found.info.with_bucket(n, |bucket| each(n, bucket))?)
+            }
         }
     }
 }
@@ -189,8 +193,8 @@ pub struct Planner<'a> {
     pub routes: Routes<'a>,
     /// The destination's info; buckets are loaded as they are needed.
     pub info: &'a SyncInfo,
-    /// Loads a bucket of it.
-    pub load: &'a dyn Fn(usize) -> Result<()>,
+    /// Loads buckets of it.
+    pub load: &'a dyn Fn(&[usize]) -> Result<()>,
     /// Every path of the origin is an add.
     pub full: bool,
     /// Orphans are to be removed.
@@ -235,18 +239,16 @@ impl Planner<'_> {
         }
         let rules = OriginRules::new(origin.meta())?;
         let forbidden = self.place.origin_prefixes(origin.meta());
-        let differing = match self.full {
+        let differing: Vec<usize> = match self.full {
             true => (0..index.len()).collect(),
             false => self.info.changed_since(&index),
         };
         let mut plan = Plan::default();
-        for n in differing {
-            (self.load)(n)?;
-            let tasks = origin.look(n, |theirs| self.settle_and_compare(n, theirs))??;
-            for task in tasks {
-                self.take(&mut plan, task, &rules, &forbidden)?;
-            }
-        }
+        (self.load)(&differing)?;
+        origin.look(&differing, |n, theirs| {
+            let mut tasks = self.settle_and_compare(n, theirs)?.into_iter();
+            tasks.try_for_each(|task| self.take(&mut plan, task, &rules, &forbidden))
+        })?;
         if self.prune {
             self.prune_orphans(&mut plan);
         }
@@ -398,20 +400,20 @@ impl Planner<'_> {
         let deleted: HashSet<&str> = plan.deletes.iter().map(|delete| delete.place.as_str()).collect();
         let mut residents: HashMap<String, Box<str>> = HashMap::new();
         let mut occupied = HashSet::new();
-        for n in 0..usize::from(self.info.count()) {
-            origin.look(n, |theirs| {
-                let allowed = theirs.iter().filter(|(path, _)| self.settings.filter.allows(path));
-                for (path, insight) in allowed {
-                    let place = self.routes.place(path, insight.secret_type);
-                    if deleted.contains(&*place) {
-                        occupied.insert(place.to_string());
-                    }
-                    if newcomers.contains_key(&*place) && !is_newcomer(&place, path) {
-                        residents.insert(place.into_owned(), path.into());
-                    }
+        let all: Vec<usize> = (0..usize::from(self.info.count())).collect();
+        origin.look(&all, |_, theirs| {
+            let allowed = theirs.iter().filter(|(path, _)| self.settings.filter.allows(path));
+            for (path, insight) in allowed {
+                let place = self.routes.place(path, insight.secret_type);
+                if deleted.contains(&*place) {
+                    occupied.insert(place.to_string());
                 }
-            })?;
-        }
+                if newcomers.contains_key(&*place) && !is_newcomer(&place, path) {
+                    residents.insert(place.into_owned(), path.into());
+                }
+            }
+            Ok(())
+        })?;
         plan.occupied = occupied;
         plan.refuse_where(|write| {
             let rivals = newcomers.get(write.place()).filter(|_| !write.is_known)?;

@@ -74,6 +74,8 @@ pub enum Method {
     List,
     /// Writes.
     Put,
+    /// Reads that are sent as a PUT, since what they ask for stands in a body: Consul's read-only transactions.
+    Query,
     /// Writes, or asks with a body.
     Post,
     /// Deletes.
@@ -85,7 +87,7 @@ impl Method {
         match self {
             Method::Get => "GET",
             Method::List => "LIST",
-            Method::Put => "PUT",
+            Method::Put | Method::Query => "PUT",
             Method::Post => "POST",
             Method::Delete => "DELETE",
         }

@@ -16,7 +16,7 @@ use crate::filter::Filter;
 use crate::http::{self, Http};
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Own, Stored};
-use crate::sync_info::{Bucket, Operation, Role, SecretType, compare};
+use crate::sync_info::{Bucket, Index, Operation, Role, SecretType, compare};
 use crate::time;
 
 /// What is known of one end.
@@ -159,8 +159,8 @@ fn look_at_destination(destination: &DestinationSettings, origin: Option<&Origin
         .flatten()
         .filter_map(InfoStore::http)
         .collect();
-    let measure = |own: &Own, n: usize, ours: &Bucket, info: &mut InfoStatus| match origin {
-        Some(origin) => info.measure(origin, own, (n, ours), (&destination.filter, &scope)),
+    let measure = |mine: &Index, n: usize, ours: &Bucket, info: &mut InfoStatus| match origin {
+        Some(origin) => info.measure(origin, mine, (n, ours), (&destination.filter, &scope)),
         None => {
             info.lag_unknown = Some("the origin's sync info could not be read".to_string());
             Ok(())
@@ -172,7 +172,7 @@ fn look_at_destination(destination: &DestinationSettings, origin: Option<&Origin
 }
 
 /// What is done with every bucket beside counting it.
-type Measure<'a> = &'a dyn Fn(&Own, usize, &Bucket, &mut InfoStatus) -> Result<()>;
+type Measure<'a> = &'a dyn Fn(&Index, usize, &Bucket, &mut InfoStatus) -> Result<()>;
 
 fn look(store: &InfoStore, scope: &Scope, (end, name): (Role, &String), measure: Measure) -> (EndStatus, Option<Own>) {
     let mut shown = EndStatus {
@@ -215,23 +215,28 @@ fn read(store: &InfoStore, scope: &Scope, measure: Measure) -> Result<(Own, Info
     let mut info = InfoStatus::default();
     info.fullest.limit = store.bucket_limit();
     info.saved_at = own.meta.as_ref().map(|meta| meta.saved_at.clone());
-    info.buckets = own.index.as_ref().map_or(0, |index| index.len());
-    for n in 0..info.buckets {
-        let bucket = match store.own_bucket(scope, &mut own, n)? {
+    let Some(index) = own.index.clone() else {
+        return Ok((own, info));
+    };
+    info.buckets = index.len();
+    let is_foreign = own.meta.is_none();
+    let numbers: Vec<usize> = (0..info.buckets).collect();
+    store.own_buckets(scope, &mut own, &numbers, |n, stored| {
+        let bucket = match stored {
             Stored::Whole(bucket) => bucket,
             Stored::Differing(bucket) => {
                 // The original's hashes are of another making.
-                info.damaged.extend(own.meta.as_ref().map(|_| n));
+                info.damaged.extend((!is_foreign).then_some(n));
                 bucket
             }
             Stored::Lost(_) => {
                 info.damaged.push(n);
-                continue;
+                return Ok(());
             }
         };
         info.count(n, &bucket);
-        measure(&own, n, &bucket, &mut info)?;
-    }
+        measure(&index, n, &bucket, &mut info)
+    })?;
     Ok((own, info))
 }
 
@@ -257,11 +262,11 @@ impl InfoStatus {
     fn measure(
         &mut self,
         origin: &Origin,
-        own: &Own,
+        mine: &Index,
         (n, ours): (usize, &Bucket),
         (filter, scope): (&Filter, &Scope),
     ) -> Result<()> {
-        let (Some(theirs), Some(mine)) = (&origin.own.index, &own.index) else {
+        let Some(theirs) = &origin.own.index else {
             return Ok(());
         };
         if theirs.len() != mine.len() {
@@ -310,10 +315,14 @@ impl Origin {
         if own.index.as_ref().is_none_or(|index| n >= index.len()) {
             return fail(Kind::Conflict, "the origin's sync info was just changed; look again");
         }
-        match self.store.own_bucket(scope, &mut own, n)? {
-            Stored::Whole(bucket) | Stored::Differing(bucket) => Ok(Some(bucket)),
-            Stored::Lost(_) => Ok(None),
-        }
+        let mut found = None;
+        self.store.own_buckets(scope, &mut own, &[n], |_, stored| {
+            if let Stored::Whole(bucket) | Stored::Differing(bucket) = stored {
+                found = Some(bucket);
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 }
 

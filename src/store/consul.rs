@@ -3,16 +3,23 @@
 //! A save is one transaction where it fits into one: then readers see all of it or nothing. Where it doesn't fit, each
 //! write is a transaction of its own. Every one of them is refused by Consul unless the lock is still held.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::{Held, Lock, Revision, Store, Value, Waiting, Writer};
-use crate::consul::{self, COMMIT_LIMIT, Consul, ConsulSettings, Holding, Op, Transaction, VALUE_LIMIT, Verdict};
+use super::{EachValue, Held, Lock, Revision, Store, Value, Waiting, Writer};
+use crate::consul::{
+    self, COMMIT_LIMIT, Consul, ConsulSettings, Entry, Holding, MOST_TOGETHER, Op, Transaction, VALUE_LIMIT, Verdict,
+};
 use crate::error::{Context, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
 
 /// The key of the lock, below the role's prefix.
 const LOCK_KEY: &str = "lock";
+/// The most bytes of values that are meant to come in one answer.
+const AT_ONCE: usize = 1536 * 1024;
+/// The size of a value until one of several has been seen: a bucket of some 500 secrets.
+const USUAL_SIZE: usize = 64 * 1024;
 
 /// Consul KV as a store. The lock keeps two writers apart; the check-and-set on the index finds what else was changed.
 pub struct ConsulStore {
@@ -22,6 +29,8 @@ pub struct ConsulStore {
     holding: Mutex<Weak<Holding>>,
     /// The session that last held the lock, which may have had no way to give it back.
     past: Mutex<Option<String>>,
+    /// The largest of the values that were read together last: buckets are of much the same size.
+    size: AtomicUsize,
 }
 
 impl ConsulStore {
@@ -32,7 +41,29 @@ impl ConsulStore {
             settings,
             holding: Mutex::default(),
             past: Mutex::default(),
+            size: AtomicUsize::new(USUAL_SIZE),
         }
+    }
+
+    /// Reads some keys by one request if that tells what is in them, and else one by one. The size of the largest value.
+    fn get_some(&self, scope: &Scope, keys: &[String], each: &mut EachValue) -> Result<usize> {
+        let together = match keys {
+            [_, _, ..] => self.consul.get_together(scope, keys),
+            _ => Ok(None),
+        };
+        let together = together.context(|| format!("read the key {}", keys.first().map_or("", String::as_str)))?;
+        let rows = together.as_ref().and_then(|together| together.rows(keys));
+        let mut largest = 0;
+        for (n, key) in keys.iter().enumerate() {
+            let entry = rows.as_ref().and_then(|rows| rows.get(n)?.entry());
+            let value = match entry {
+                Some(entry) => Some(value(entry)),
+                None => self.get(scope, key)?,
+            };
+            largest = largest.max(value.as_ref().map_or(0, |value| value.bytes.len()));
+            each(n, value)?;
+        }
+        Ok(largest)
     }
 
     fn holding(&self) -> Result<Arc<Holding>> {
@@ -50,10 +81,22 @@ impl ConsulStore {
 impl Store for ConsulStore {
     fn get(&self, scope: &Scope, key: &str) -> Result<Option<Value>> {
         let entry = self.consul.get(scope, key).context(|| format!("read the key {key}"))?;
-        Ok(entry.map(|entry| Value {
-            bytes: entry.value,
-            revision: Revision(entry.modify_index),
-        }))
+        Ok(entry.map(value))
+    }
+
+    fn get_each(&self, scope: &Scope, keys: &[String], each: &mut EachValue) -> Result<()> {
+        let mut done = 0;
+        while done < keys.len() {
+            let most = (AT_ONCE / self.size.load(Ordering::Relaxed).max(1)).clamp(1, MOST_TOGETHER);
+            let some = &keys[done..keys.len().min(done + most)];
+            let largest = self.get_some(scope, some, &mut |n, value| each(done + n, value))?;
+            // The few keys of an index and its `meta` say nothing of buckets.
+            if keys.len() > 2 {
+                self.size.store(largest, Ordering::Relaxed);
+            }
+            done += some.len();
+        }
+        Ok(())
     }
 
     fn put(&self, scope: &Scope, key: &str, bytes: &[u8]) -> Result<()> {
@@ -219,6 +262,13 @@ impl Writer for ConsulWriter<'_> {
             Some(last) => self.send(&some, last).map(drop),
             None => Ok(()),
         }
+    }
+}
+
+fn value(entry: Entry) -> Value {
+    Value {
+        bytes: entry.value,
+        revision: Revision(entry.modify_index),
     }
 }
 

@@ -7,7 +7,7 @@ mod save;
 
 use std::time::Duration;
 
-use super::{Lock, Revision, Store, Waiting};
+use super::{Lock, Revision, Store, Value, Waiting};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
@@ -186,11 +186,12 @@ impl InfoStore {
     /// As [`consistent`](Self::consistent), which reads again where that may help.
     pub fn snapshot<'a>(&'a self, scope: &'a Scope) -> Result<Snapshot<'a>> {
         let place = || format!("sync info of the {} ({})", self.role.name(), self.place());
-        let Some(value) = self.store.get(scope, &self.key("index"))? else {
+        let [index, meta] = self.two(scope, ["index", "meta"])?;
+        let Some(value) = index else {
             return fail(Kind::NotFound, "there is none yet; let `vsync origin` run first").context(place);
         };
         let index = Index::from_bytes(&value.bytes).context(|| "index").context(place)?;
-        let Some(value) = self.store.get(scope, &self.key("meta"))? else {
+        let Some(value) = meta else {
             let why = "it has no `meta`: another vsync wrote it; let this version's `vsync origin` run first";
             return fail(Kind::Corrupt, why).context(place);
         };
@@ -235,8 +236,7 @@ impl InfoStore {
     /// # Errors
     /// Fatal if the index can't be read as one: what it stood for can only be found out by a human.
     pub fn own(&self, scope: &Scope) -> Result<Own> {
-        let found = self.store.get(scope, &self.key("meta"))?;
-        let index = self.store.get(scope, &self.key("index"))?;
+        let [found, index] = self.two(scope, ["meta", "index"])?;
         let meta = match found.map(|value| Meta::from_bytes(&value.bytes)).transpose() {
             Ok(meta) => meta,
             Err(error) if error.level() == crate::error::Level::Fatal => {
@@ -280,17 +280,31 @@ impl InfoStore {
         })
     }
 
-    /// Reads bucket `n` of one's own info, and remembers what is really stored there.
+    /// Reads some buckets of one's own info, remembers what is really stored there, and shows each with its number.
     ///
     /// # Errors
-    /// Only if the store doesn't answer; what is stored is never an error.
-    pub fn own_bucket(&self, scope: &Scope, own: &mut Own, n: usize) -> Result<Stored> {
-        let key = self.key(&n.to_string());
+    /// If the store doesn't answer, or the first that `each` returns; what is stored is never an error.
+    pub fn own_buckets(
+        &self,
+        scope: &Scope,
+        own: &mut Own,
+        numbers: &[usize],
+        mut each: impl FnMut(usize, Stored) -> Result<()>,
+    ) -> Result<()> {
+        let keys = self.keys(numbers);
+        self.store.get_each(scope, &keys, &mut |place, value| {
+            let n = numbers[place];
+            each(n, self.stored(own, (n, &keys[place]), value))
+        })
+    }
+
+    /// What bucket `n` of one's own info is.
+    fn stored(&self, own: &mut Own, (n, key): (usize, &str), value: Option<Value>) -> Stored {
         let lost = |own: &mut Own, why: String| {
             own.stored[n] = None;
-            Ok(Stored::Lost(format!("{key} in {}: {why}", self.store.place())))
+            Stored::Lost(format!("{key} in {}: {why}", self.store.place()))
         };
-        let Some(value) = self.store.get(scope, &key)? else {
+        let Some(value) = value else {
             return lost(own, "it is missing".to_string());
         };
         let mut bucket = match Bucket::from_bytes(&value.bytes) {
@@ -305,11 +319,26 @@ impl InfoStore {
             bucket.drop_misplaced(n, count);
         }
         let said = own.index.as_ref().and_then(|index| index.get(n));
-        Ok(if said == own.stored[n] {
+        if said == own.stored[n] {
             Stored::Whole(bucket)
         } else {
             Stored::Differing(bucket)
-        })
+        }
+    }
+
+    /// Reads two values by one look, where the store can.
+    fn two(&self, scope: &Scope, names: [&str; 2]) -> Result<[Option<Value>; 2]> {
+        let mut found = [None, None];
+        let keys = names.map(|name| self.key(name));
+        self.store.get_each(scope, &keys, &mut |n, value| {
+            found[n] = value;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn keys(&self, numbers: &[usize]) -> Vec<String> {
+        numbers.iter().map(|n| self.key(&n.to_string())).collect()
     }
 
     fn key(&self, name: &str) -> String {
@@ -318,13 +347,19 @@ impl InfoStore {
 }
 
 impl Snapshot<'_> {
-    /// The other end's bucket `n`, verified against the index.
+    /// Shows some of the other end's buckets with their numbers, each verified against the index.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] if it doesn't match: a save in progress.
-    pub fn bucket(&self, n: usize) -> Result<Bucket> {
-        let key = self.info.key(&n.to_string());
-        let value = self.info.store.get(self.scope, &key)?;
+    /// [`Kind::Conflict`] if one doesn't match: a save in progress. Or the first that `each` returns.
+    pub fn buckets(&self, numbers: &[usize], mut each: impl FnMut(usize, Bucket) -> Result<()>) -> Result<()> {
+        let keys = self.info.keys(numbers);
+        self.info.store.get_each(self.scope, &keys, &mut |place, value| {
+            let n = numbers[place];
+            each(n, self.verified((n, &keys[place]), value)?)
+        })
+    }
+
+    fn verified(&self, (n, key): (usize, &str), value: Option<Value>) -> Result<Bucket> {
         let matching = value.filter(|value| Some(Hash::of(&value.bytes)) == self.index.get(n));
         match matching {
             Some(value) => Bucket::from_bytes(&value.bytes).context(|| key),

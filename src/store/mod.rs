@@ -38,6 +38,16 @@ pub trait Store: Send + Sync {
     /// Anything but a clear answer.
     fn get(&self, scope: &Scope, key: &str) -> Result<Option<Value>>;
 
+    /// Shows the value of each of `keys` with the key's place among them, in that order; `None` if there is none. No more
+    /// of them than a few MB are in memory at once.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), or the first that `each` returns.
+    fn get_each(&self, scope: &Scope, keys: &[String], each: &mut EachValue) -> Result<()> {
+        let mut keys = keys.iter().enumerate();
+        keys.try_for_each(|(n, key)| each(n, self.get(scope, key)?))
+    }
+
     /// Writes `bytes`, whatever was there.
     ///
     /// # Errors
@@ -87,6 +97,9 @@ pub trait Store: Send + Sync {
     /// What to call this place in messages.
     fn place(&self) -> String;
 }
+
+/// What is done with each of several values.
+pub type EachValue<'a> = dyn FnMut(usize, Option<Value>) -> Result<()> + 'a;
 
 /// A value and the state of its key.
 pub struct Value {

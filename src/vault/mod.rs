@@ -284,7 +284,7 @@ fn denied(method: Method, path: &str, reply: &Reply) -> Error {
         return error;
     }
     let capability = match method {
-        Method::Get => "read",
+        Method::Get | Method::Query => "read",
         Method::List => "list",
         Method::Put | Method::Post => "create or update",
         Method::Delete => "delete",

@@ -209,6 +209,27 @@ pub fn operations(body: &[u8]) -> Vec<(String, String, Vec<u8>)> {
     parsed.iter().map(operation).collect()
 }
 
+/// Requests that read a key which begins with `prefix`, alone or with others.
+pub fn reads(prefix: String) -> impl Fn(&str) -> bool + Send + Clone + 'static {
+    move |line: &str| {
+        line.starts_with(&format!("GET /v1/kv/{prefix}"))
+            || (line.starts_with("PUT /v1/txn?consistent") && line.contains(&format!(" get {prefix}")))
+    }
+}
+
+/// Whether a request, as a proxy shows it, changes nothing: of a transaction that is seen by its operations.
+pub fn only_reads(line: &str) -> bool {
+    let mut words = line.split(' ');
+    match (words.next(), words.next()) {
+        (Some("GET"), _) => true,
+        (Some("PUT"), Some(target)) if target.starts_with("/v1/txn?") => {
+            let verbs: Vec<&str> = words.step_by(2).collect();
+            !verbs.is_empty() && verbs.iter().all(|verb| ["get", "check-not-exists"].contains(verb))
+        }
+        _ => false,
+    }
+}
+
 /// The shared agent, in memory.
 pub fn shared() -> &'static ConsulServer {
     static SERVER: OnceLock<ConsulServer> = OnceLock::new();

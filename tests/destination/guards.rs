@@ -250,7 +250,7 @@ fn a_checkpoint_that_fails_while_deletes_are_about_to_begin_ends_the_cycle_at_on
     pair.origin.delete("gone");
     pair.run_origin();
     pair.forget_requests();
-    let checkpoint = pair.at_consul.when_first(1, "PUT /v1/txn?", Action::Hold);
+    let checkpoint = pair.at_consul.when_first(1, "PUT /v1/txn? ", Action::Hold);
     let cycle = pair.vsync().args(["destination", "--once", "-o", "json"]).spawn();
     checkpoint.wait_until_held(1);
     // The last thing that is asked before the deletes are announced.

@@ -350,7 +350,7 @@ fn a_crash_at_any_write_of_a_rule_change_leaves_nothing_wrong() {
         pair.seed_and_sync(&["a", "b", "c", "d", "e", "f"]);
         lead_to(&mut pair, "two");
         pair.run_origin();
-        let is_save = |line: &str| line.starts_with("PUT /v1/txn?");
+        let is_save = |line: &str| line.starts_with("PUT /v1/txn? ");
         let held = pair.at_consul.when(is_save, Action::Hold);
         // The entries are settled by a first save, and what was copied is in the second.
         pair.at_consul.when_first(saves, is_save, Action::Forward);

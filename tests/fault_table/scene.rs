@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Moment, Server};
-use crate::common::consul::Consul;
+use crate::common::consul::{self, Consul};
 use crate::common::info::{Info, expect_result};
 use crate::common::proxy::{Matching, Proxy};
 use crate::common::vault::{Mount, Vault};
@@ -136,19 +136,25 @@ impl Scene {
             Moment::DestinationWrite => format!("POST /v1/{}", destination.data_path(CHANGED[0])),
             Moment::DestinationDelete => format!("DELETE /v1/{}", destination.data_path(&self.gone())),
             Moment::OriginInfoLoad | Moment::OriginInfoRead => {
-                format!("GET /v1/kv/{origin_keys}{}", bucket("origin"))
+                format!("{origin_keys}{}", bucket("origin"))
             }
             Moment::OriginInfoMeta => format!("PUT /v1/kv/{origin_keys}meta"),
             Moment::OriginInfoBucket => format!("PUT /v1/kv/{origin_keys}{}", bucket("origin")),
             Moment::OriginInfoIndex => format!("PUT /v1/kv/{origin_keys}index"),
-            Moment::DestinationInfoLoad => format!("GET /v1/kv/{destination_keys}{}", bucket("destination")),
+            Moment::DestinationInfoLoad => format!("{destination_keys}{}", bucket("destination")),
             Moment::DestinationInfoMeta => format!("PUT /v1/kv/{destination_keys}meta"),
             Moment::DestinationInfoBucket => format!("PUT /v1/kv/{destination_keys}{}", bucket("destination")),
             Moment::DestinationInfoIndex => format!("PUT /v1/kv/{destination_keys}index"),
         };
         // A save goes in one transaction, which is all its moments at once.
         let is_save = moment.is_save();
-        let matching = move |found: &str| found.starts_with(&line) || (is_save && found.starts_with("PUT /v1/txn"));
+        let is_load = moment.is_load();
+        let reads = consul::reads(line.clone());
+        let matching = move |found: &str| match (is_load, is_save) {
+            (true, _) => reads(found),
+            (_, true) => found.starts_with(&line) || found.starts_with("PUT /v1/txn? "),
+            _ => found.starts_with(&line),
+        };
         (self.proxy(moment.server()), matching)
     }
 

@@ -50,7 +50,7 @@ impl Kept {
     /// The transaction that a role's save ends with.
     fn commit_of(&self, role: &str) -> impl Fn(&str) -> bool + Send + 'static {
         let end = format!(" cas {}", self.key(&format!("{role}/index")));
-        move |line: &str| line.starts_with("PUT /v1/txn?") && line.ends_with(&end)
+        move |line: &str| line.starts_with("PUT /v1/txn? ") && line.ends_with(&end)
     }
 }
 
@@ -86,7 +86,7 @@ fn failures_of_consul_that_pass_are_tried_again() {
     .enumerate()
     {
         kept.origin.put("a", json!({ "n": n }));
-        let get = format!("GET /v1/kv/{}", kept.key("origin/index"));
+        let get = consul::reads(kept.key("origin/index"));
         let rules = [
             kept.proxy.when_first(1, get, action.clone()),
             kept.proxy.when_first(1, kept.commit_of("origin"), action.clone()),
@@ -131,9 +131,7 @@ fn what_is_no_answer_of_consuls_is_not_an_absent_key() {
             "has no leader",
         ),
     ] {
-        let rule = kept
-            .proxy
-            .when(format!("GET /v1/kv/{}", kept.key("destination/")), action.clone());
+        let rule = kept.proxy.when(consul::reads(kept.key("destination/")), action.clone());
         let output = kept.once();
         output.expect_code(1);
         let report = output.report("destination");
@@ -184,8 +182,7 @@ fn a_consul_that_goes_away_during_a_save_leaves_what_the_next_cycle_mends() {
 fn a_silent_consul_is_bounded_by_the_cycles_time_limit() {
     let kept = Kept::new();
     kept.once().expect_code(0);
-    kept.proxy
-        .when(format!("GET /v1/kv/{}", kept.key("origin/1")), Action::Hang);
+    kept.proxy.when(consul::reads(kept.key("origin/1")), Action::Hang);
     let output = kept
         .vsync
         .args(["origin", "--once", "--origin.timeout", "1s", "-o", "json"])

@@ -19,7 +19,7 @@ fn a_lock_lost_in_mid_cycle_fails_it_and_nothing_is_saved_by_the_loser() {
         let daemon = rivals.first();
         daemon.wait_for_report(0, |report| report["result"] == "saved");
         let before = rivals.index();
-        let held = rivals.proxies[0].when_first(1, "PUT /v1/txn?", Action::Hold);
+        let held = rivals.proxies[0].when_first(1, "PUT /v1/txn? ", Action::Hold);
         rivals.change(2);
         wait_until_held(&daemon, &held);
         let session = consul::shared().holder(&rivals.lock()).expect("a holder");
@@ -47,8 +47,8 @@ fn the_late_save_of_a_holder_that_was_paused_is_refused() {
     let rivals = Rivals::new("origin");
     let (first, second) = rivals.both();
     let before = rivals.index();
-    let late = rivals.proxies[0].when_first(1, "PUT /v1/txn?", Action::Hold);
-    let newer = rivals.proxies[1].when("PUT /v1/txn?", Action::Hold);
+    let late = rivals.proxies[0].when_first(1, "PUT /v1/txn? ", Action::Hold);
+    let newer = rivals.proxies[1].when("PUT /v1/txn? ", Action::Hold);
     rivals.change(2);
     wait_until_held(&first, &late);
     first.signal("STOP");
