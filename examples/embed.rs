@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use vsync::config::{self, Needs};
-use vsync::cycle::{Destination, Options, Origin, Report, worst_exit_code};
+use vsync::cycle::{Against, Destination, Options, Origin, Report, worst_exit_code};
 use vsync::error::{Kind, Result, fail};
 use vsync::scope::Scope;
 use vsync::store::Lock;
@@ -46,7 +46,7 @@ fn run() -> Result<Vec<Report>> {
         let destination = Destination::new(destination, &settings.origin, settings.num_buckets);
         let lock = destination.lock(&scope, &|| {});
         reports.push(within_lock(lock, &scope, |scope| {
-            destination.cycle(scope, options, None)
+            destination.cycle(scope, options, Against::Stored)
         })?);
     }
     Ok(reports)

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::unbounded;
 
 use super::listing::{Listed, feed};
-use super::origin::Previous;
+use super::previous::Previous;
 use super::report::Tally;
 use super::workers::{self, Queue};
 use super::{Run, reach};

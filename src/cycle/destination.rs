@@ -7,6 +7,8 @@ use std::thread;
 use super::execution::{Execution, Folders};
 use super::fingerprints;
 use super::identity::{Place, ensure_apart, ensure_held, ensure_no_origin, ensure_rights};
+use super::kept::{Against, Keeper, Kept};
+use super::live::lock;
 use super::mounts::Mounts;
 use super::own_info::OwnInfo;
 use super::plan::{OriginInfo, OriginRules, Plan, Planner};
@@ -28,6 +30,9 @@ use crate::sync_info::{FORMAT, Meta, Role, SecretType, SyncInfo, Versions};
 use crate::time;
 use crate::vault::{Active, Vault, VaultSettings};
 
+/// From so many adds to a folder on a small cycle lists it.
+const LISTING_PAYS: usize = 8;
+
 /// A destination role: its settings, clients and stores.
 pub struct Destination {
     settings: DestinationSettings,
@@ -42,6 +47,7 @@ pub struct Destination {
     store: InfoStore,
     /// Where an origin would keep its info that has this destination's store and sync path.
     beside: InfoStore,
+    keeper: Keeper,
 }
 
 impl Destination {
@@ -63,6 +69,7 @@ impl Destination {
             origin_store,
             store,
             beside,
+            keeper: Keeper::default(),
         }
     }
 
@@ -167,10 +174,28 @@ impl Destination {
         fingerprints::key_for(self.fingerprint_key.as_ref(), meta).map(drop)
     }
 
-    /// Runs one cycle, against the origin's stored info, or against what a dry run has just found.
-    pub fn cycle(&self, scope: &Scope, options: Options, found: Option<&Found>) -> Report {
-        let scope = scope.within(self.settings.timeout);
-        self.conduct(&scope, |run, report| self.work(run, options, report, found))
+    /// Runs one cycle.
+    pub fn cycle(&self, scope: &Scope, options: Options, against: Against) -> Report {
+        let limited = scope.within(self.settings.timeout);
+        let kept = self.keeper.take(against);
+        let leads_to = kept.as_ref().and_then(Kept::leads_to).map(str::to_string);
+        let servers = Servers {
+            leads_to: leads_to.as_deref(),
+            ..self.servers()
+        };
+        let mut left = None;
+        let report = Report::begin(Role::Destination, &self.settings.name);
+        let report = conduct(report, &limited, &servers, |run, report| {
+            let prepared = match kept {
+                Some(kept) => self.resume(run, options, against, kept)?,
+                None => self.prepare(run, options, against.found(), Purpose::Writing)?,
+            };
+            let (outcome, kept) = self.work(run, options, report, prepared)?;
+            left = Some(kept);
+            Ok(outcome)
+        });
+        self.keeper.keep(left.filter(|_| options.repeats), &report, scope);
+        report
     }
 
     /// The HTTP clients, for interrupting.
@@ -180,20 +205,23 @@ impl Destination {
 
     fn servers(&self) -> Servers<'_> {
         Servers {
-            origin_vault: &self.origin,
-            destination_vault: Some(&self.vault),
+            origin: self.origin.http(),
+            destination: Some(self.vault.http()),
             stores: vec![&self.origin_store, &self.store, &self.beside],
+            leads_to: None,
         }
     }
 
-    fn work(&self, run: &Run, options: Options, report: &mut Report, found: Option<&Found>) -> Result<Outcome> {
-        let Prepared { place, own, planned } = self.prepare(run, options, found, Purpose::Writing)?;
+    /// Does what was planned; what is known afterwards comes along.
+    fn work(&self, run: &Run, options: Options, report: &mut Report, prepared: Prepared) -> Result<(Outcome, Kept)> {
+        let Prepared { place, own, planned } = prepared;
         let Planned {
             mut plan,
             rules,
             index,
             active,
             crossings,
+            is_small,
             ..
         } = planned;
         crossings.report(run);
@@ -213,13 +241,24 @@ impl Destination {
         let unloaded = own.unloaded_counts()?;
         let outcome = match options.dry_run {
             true => Outcome::DryRun,
-            false => self.carry_out(run, (&own, &unloaded), (&place, &rules, active), plan)?,
+            false => self.carry_out(run, (&own, &unloaded), (&place, &rules, active.clone()), plan, is_small)?,
         };
-        report_orphans(run, &own);
+        if !is_small {
+            report_orphans(run, &own);
+        }
         run.tally
             .paths
             .store(unloaded.values().sum::<u64>() + own.info.paths(), Ordering::Relaxed);
-        Ok(outcome)
+        let (own, info) = own.into_parts();
+        Ok((
+            outcome,
+            Kept {
+                place,
+                own,
+                info,
+                active,
+            },
+        ))
     }
 
     /// Runs `body` as a cycle is run: its problems have a listener, its requests are counted, and cut when it ends.
@@ -266,7 +305,7 @@ impl Destination {
         };
         let place = place.context(context)?;
         let own = OwnInfo::find(&self.store, run, &self.settings, self.num_buckets)?;
-        if own.own.borrow().index.is_none() {
+        if lock(&own.own).index.is_none() {
             ensure_no_origin(&self.beside, run.scope, &place)?;
         }
         own.settle(&place, &self.settings, options.dry_run)?;
@@ -274,8 +313,38 @@ impl Destination {
             .within(run.scope)
             .keep_token(reserve)
             .context(|| "the origin's token")?;
-        let planned = self.plan(&own, &place, options, (found, first))?;
+        let planned = self.plan(&own, &place, options, (found, first), None)?;
         Ok(Prepared { place, own, planned })
+    }
+
+    /// As [`prepare`](Self::prepare), by what the last cycle has left: neither the destination's server nor its info is
+    /// looked at again.
+    fn resume<'a>(&'a self, run: &'a Run, options: Options, against: Against, kept: Kept) -> Result<Prepared<'a>> {
+        let reserve = options.reserve(self.settings.tick);
+        let first = match against.found() {
+            Some(_) => None,
+            None => self.first_look(run.scope)?,
+        };
+        let meta = against
+            .found()
+            .map(|found| &found.meta)
+            .or(first.as_ref().map(|first| &first.meta));
+        let configured = kept.place.data_paths.iter().map(|data_path| &data_path.configured);
+        let is_same = self.data_paths(meta).is_some_and(|now| now.iter().eq(configured));
+        if !is_same {
+            return self.prepare(run, options, against.found(), Purpose::Writing);
+        }
+        for (vault, whose) in [(&self.origin, "the origin's token"), (&self.vault, "the token")] {
+            vault.within(run.scope).keep_token(reserve).context(|| whose)?;
+        }
+        let own = OwnInfo::resume(&self.store, run, kept.own, kept.info);
+        let source = (against.found(), first);
+        let planned = self.plan(&own, &kept.place, options, source, Some(kept.active))?;
+        Ok(Prepared {
+            place: kept.place,
+            own,
+            planned,
+        })
     }
 
     /// Carries out a part of the plan that was prepared, and saves what was done.
@@ -289,7 +358,13 @@ impl Destination {
         }
         self.hold_back(run, &own, &mut plan, options)?;
         let unloaded = own.unloaded_counts()?;
-        self.carry_out(run, (&own, &unloaded), (&place, &planned.rules, planned.active), plan)
+        self.carry_out(
+            run,
+            (&own, &unloaded),
+            (&place, &planned.rules, planned.active),
+            plan,
+            false,
+        )
     }
 
     fn own_place(&self, run: &Run, options: Options, (data_paths, meta): (&[String], Option<&Meta>)) -> Result<Place> {
@@ -320,6 +395,7 @@ impl Destination {
         place: &Place,
         options: Options,
         (found, first): (Option<&Found>, Option<Snapshot>),
+        resumed: Option<Option<Active>>,
     ) -> Result<Planned> {
         let planner = Planner {
             settings: &self.settings,
@@ -337,11 +413,18 @@ impl Destination {
                 rules.set_key(&key);
             }
             let plan = planner.plan(origin)?;
-            let active = match plan.writes.is_empty() && plan.deletes.is_empty() {
-                true => None,
-                false => Some(self.ensure_origin(own.scope(), origin.meta())?),
+            let known = resumed.clone().flatten();
+            let is_idle = plan.writes.is_empty() && plan.deletes.is_empty();
+            let active = match known {
+                // What is written is what is read; a delete needs the word of the node that is active now.
+                Some(active) if is_idle || (plan.deletes.is_empty() && self.is_of(&active, origin.meta())) => {
+                    Some(active)
+                }
+                None if is_idle => None,
+                _ => Some(self.ensure_origin(own.scope(), origin.meta())?),
             };
             Ok(Planned {
+                is_small: resumed.is_some(),
                 crossings: Crossings::find(origin.meta(), place, &plan),
                 plan,
                 active,
@@ -365,7 +448,7 @@ impl Destination {
     /// names, or their absence, mean nothing. From now on it is asked at its active node.
     fn ensure_origin(&self, scope: &Scope, meta: &Meta) -> Result<Active> {
         let active = self.origin.within(scope).find_active().context(|| "origin")?;
-        if active.health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace {
+        if self.is_of(&active, meta) {
             return Ok(active);
         }
         let why = format!(
@@ -374,6 +457,10 @@ impl Destination {
             self.origin.http().address()
         );
         fail(Kind::Config, why)
+    }
+
+    fn is_of(&self, active: &Active, meta: &Meta) -> bool {
+        active.health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace
     }
 
     /// How many deletes are to be held back since they are suspiciously many, and of how many secrets known here.
@@ -386,7 +473,9 @@ impl Destination {
             return Ok(None);
         }
         let known = own.known()?;
-        let is_exceeded = self.settings.max_deletes.exceeded(deletes, known);
+        // What a mass deletion deletes comes in many small cycles, too.
+        let before = self.keeper.deleted();
+        let is_exceeded = self.settings.max_deletes.exceeded(deletes + before, known + before);
         Ok(is_exceeded.then_some((deletes, known)))
     }
 
@@ -412,16 +501,15 @@ impl Destination {
         (own, unloaded): (&OwnInfo, &BTreeMap<SecretType, u64>),
         (place, rules, active): (&Place, &OriginRules, Option<Active>),
         plan: Plan,
+        is_small: bool,
     ) -> Result<Outcome> {
         let info = &own.info;
         let meta = || self.meta(place, info, unloaded);
-        let mut stored = own.own.borrow_mut();
-        let stored = &mut *stored;
         thread::scope(|threads| {
             let (save, waiting) = signals();
             let saver = Saver {
                 store: &self.store,
-                own: stored,
+                own: &own.own,
                 info,
                 meta: &meta,
                 has_checkpoints: true,
@@ -437,7 +525,7 @@ impl Destination {
                 info,
                 save: &save,
                 settings: &self.settings,
-                folders: Folders::default(),
+                folders: Folders::of(&plan.writes, if is_small { LISTING_PAYS } else { 2 }),
                 done: AtomicU64::new(0),
             };
             let carried_out = execution.carry_out(plan);

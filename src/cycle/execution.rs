@@ -55,7 +55,11 @@ pub struct Execution<'a> {
 /// Listings of the destination's folders, each asked for once a cycle. A listing answers for a whole folder what would
 /// else be a read for each secret: whether it is there already.
 #[derive(Default)]
-pub struct Folders(Mutex<HashMap<String, Arc<OnceLock<Names>>>>);
+pub struct Folders {
+    listings: Mutex<HashMap<String, Arc<OnceLock<Names>>>>,
+    /// Folders to which so little is added that a read of each place costs less: their listing may be long.
+    read: HashSet<String>,
+}
 
 /// The names in a folder; `None` if it could not be listed.
 type Names = Option<HashSet<String>>;
@@ -73,12 +77,7 @@ impl Execution<'_> {
             ..
         } = plan;
         let workers = self.settings.num_workers;
-        workers::run(
-            self.run,
-            workers,
-            |queue| _ = queue.send_all(writes),
-            |write| self.write(&write),
-        );
+        workers::run_all(self.run, workers, writes, |write| self.write(&write));
         self.run.check()?;
         self.carry_out_deletes(deletes, &occupied)
     }
@@ -89,28 +88,20 @@ impl Execution<'_> {
         while !deletes.is_empty() {
             let later = deletes.split_off(deletes.len().min(DELETES_AT_ONCE));
             let confirmed = Mutex::new(Vec::new());
-            workers::run(
-                self.run,
-                workers,
-                |queue| _ = queue.send_all(deletes),
-                |delete| {
-                    let asked = Instant::now();
-                    if self.confirm(&delete, occupied) {
-                        let mut confirmed = confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-                        confirmed.push((delete, asked));
-                    }
-                },
-            );
+            workers::run_all(self.run, workers, deletes, |delete| {
+                let asked = Instant::now();
+                if self.confirm(&delete, occupied) {
+                    let mut confirmed = confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+                    confirmed.push((delete, asked));
+                }
+            });
             self.run.check()?;
             ensure_still_active(self.origin.within(self.run.scope), self.active.as_ref())?;
             let confirmed = confirmed.into_inner().unwrap_or_else(PoisonError::into_inner);
             self.announce(&confirmed, occupied)?;
-            workers::run(
-                self.run,
-                workers,
-                |queue| _ = queue.send_all(confirmed),
-                |(delete, asked)| self.delete(&delete, asked, occupied),
-            );
+            workers::run_all(self.run, workers, confirmed, |(delete, asked)| {
+                self.delete(&delete, asked, occupied);
+            });
             self.run.check()?;
             deletes = later;
         }
@@ -334,11 +325,27 @@ impl Execution<'_> {
 }
 
 impl Folders {
+    /// For these writes; folders with fewer adds than `least` are not listed.
+    pub fn of(writes: &[Write], least: usize) -> Folders {
+        let mut adds: HashMap<&str, usize> = HashMap::new();
+        for write in writes.iter().filter(|write| write.operation == Operation::Add) {
+            *adds.entry(folder_of(write.place())).or_default() += 1;
+        }
+        let few = adds.into_iter().filter(|(_, adds)| *adds < least);
+        Folders {
+            listings: Mutex::default(),
+            read: few.map(|(folder, _)| folder.to_string()).collect(),
+        }
+    }
+
     /// What a listing of its folder says about `place`.
     fn expect(&self, execution: &Execution, data_path: &DataPath, place: &str) -> Expected {
+        if self.read.contains(folder_of(place)) {
+            return Expected::Unknown;
+        }
         let (folder, name) = data_path.folder_and_name(place);
         let listing = {
-            let mut folders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut folders = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(folders.entry(data_path.path_of(folder, "")).or_default())
         };
         let names = listing.get_or_init(|| {
@@ -361,4 +368,8 @@ impl Folders {
             _ => Expected::Unknown,
         }
     }
+}
+
+fn folder_of(place: &str) -> &str {
+    &place[..place.rfind('/').map_or(0, |slash| slash + 1)]
 }

@@ -10,13 +10,16 @@ mod destination;
 mod execution;
 mod fingerprints;
 mod identity;
+mod kept;
 mod listing;
+mod live;
 mod mounts;
 mod origin;
 mod own_info;
 mod plan;
 mod prepared;
 mod preview;
+mod previous;
 mod report;
 mod routes;
 mod saver;
@@ -34,12 +37,13 @@ use crate::http::{self, Http};
 use crate::scope::{Done, Scope, StopHandle};
 use crate::store::InfoStore;
 use crate::sync_info::{Meta, SyncInfo};
-use crate::vault::Vault;
 
 pub use cause::Cause;
 pub use destination::Destination;
 pub use identity::{Place, ensure_apart};
+pub use kept::Against;
 pub(crate) use listing::{Listed, feed};
+pub use live::Live;
 pub use origin::Origin;
 pub(crate) use plan::{Delete, OriginRules, Plan, Reason, Write, is_unsynced};
 pub(crate) use prepared::{Planned, Prepared, Purpose};
@@ -170,24 +174,27 @@ pub(crate) fn reach(kind: Kind) -> Level {
 
 /// The servers that a cycle speaks with: to interrupt them, and to count what was asked.
 struct Servers<'a> {
-    origin_vault: &'a Vault,
-    destination_vault: Option<&'a Vault>,
+    origin: &'a Http,
+    destination: Option<&'a Http>,
     stores: Vec<&'a InfoStore>,
+    /// The address of the origin's active node, where that is known from the cycle before; it is no other's by itself.
+    leads_to: Option<&'a str>,
 }
 
 impl<'a> Servers<'a> {
     fn clients(&self) -> Vec<&'a Http> {
-        let vaults = [Some(self.origin_vault), self.destination_vault];
-        let vaults = vaults.into_iter().flatten().map(Vault::http);
+        let vaults = [Some(self.origin), self.destination];
         vaults
+            .into_iter()
+            .flatten()
             .chain(self.stores.iter().filter_map(|store| store.http()))
             .collect()
     }
 
     fn requests(&self) -> Requests {
         Requests {
-            origin_vault: self.origin_vault.http().sent(),
-            destination_vault: self.destination_vault.map(|vault| vault.http().sent()),
+            origin_vault: self.origin.sent(),
+            destination_vault: self.destination.map(Http::sent),
             consul: self.stores.iter().filter_map(|store| Some(store.http()?.sent())).sum(),
         }
     }
@@ -206,9 +213,8 @@ fn conduct(
     http::revive(&clients);
     // Last time's active node need not be this time's.
     servers
-        .origin_vault
-        .http()
-        .lead_to(servers.origin_vault.http().address());
+        .origin
+        .lead_to(servers.leads_to.unwrap_or(servers.origin.address()));
     let (tally, ended) = (Tally::default(), AtomicBool::new(false));
     let (stop, inner) = scope.child();
     let (problems, listening) = bounded(64);

@@ -3,15 +3,14 @@
 //! What this cycle leaves out, every destination deletes. So an incomplete listing fails the cycle, a path whose
 //! metadata can't be read keeps its previous insight, and a data path that is suddenly empty is not believed.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
 use super::collection::{Collection, Surveyed};
 use super::fingerprints;
 use super::identity::{Place, ensure_rights, ensure_still_active};
-use super::report::Tally;
+use super::live::{Keeper, Live, lock};
+use super::previous::Previous;
 use super::saver::{self, Saver, signals};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::OriginSettings;
@@ -19,8 +18,8 @@ use crate::engine::DataPath;
 use crate::error::{Context, Error, Kind, Level, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
-use crate::store::{self, InfoStore, Lock, Own, Stored, Waiting};
-use crate::sync_info::{FORMAT, Index, Insight, Meta, Operation, Role, SyncInfo, Versions, compare};
+use crate::store::{self, InfoStore, Lock, Waiting};
+use crate::sync_info::{FORMAT, Index, Meta, Role, SyncInfo, Versions};
 use crate::time;
 use crate::vault::Vault;
 
@@ -31,14 +30,7 @@ pub struct Origin {
     vault: Vault,
     store: InfoStore,
     surveyed: Surveyed,
-}
-
-/// The info of the last cycle, for what this one can't find out.
-pub struct Previous {
-    /// `None` if there is none yet.
-    info: Option<SyncInfo>,
-    /// Buckets that can't be read.
-    lost: BTreeSet<usize>,
+    pub(super) keeper: Keeper,
 }
 
 impl Origin {
@@ -52,6 +44,7 @@ impl Origin {
             vault,
             store,
             surveyed: Surveyed::default(),
+            keeper: Keeper::default(),
         }
     }
 
@@ -96,35 +89,47 @@ impl Origin {
         Ok(place)
     }
 
-    /// Runs one cycle. What it found comes along in a dry run.
+    /// Runs one cycle. What it found comes along in a dry run; else it is kept in memory for small cycles.
     pub fn cycle(&self, scope: &Scope, options: Options) -> (Report, Option<Found>) {
-        let scope = scope.within(self.settings.timeout);
+        let limited = scope.within(self.settings.timeout);
         let mut found = None;
         let report = Report::begin(Role::Origin, &self.settings.name);
-        let report = conduct(report, &scope, &self.servers(), |run, report| {
-            self.work(run, options, report, &mut found)
+        let report = conduct(report, &limited, &self.servers(), |run, report| {
+            self.work((run, scope), options, report, &mut found)
         });
+        self.keeper.end();
         (report, found)
     }
 
-    fn work(&self, run: &Run, options: Options, report: &mut Report, out: &mut Option<Found>) -> Result<Outcome> {
+    fn work(
+        &self,
+        (run, while_locked): (&Run, &Scope),
+        options: Options,
+        report: &mut Report,
+        out: &mut Option<Found>,
+    ) -> Result<Outcome> {
         let reserve = options.reserve(self.settings.tick);
         let place = self.place(run.scope, reserve).context(|| "origin")?;
-        let mut own = self.store.own(run.scope)?;
+        let own = self.store.own(run.scope)?;
         self.ensure_own_name(own.meta.as_ref())?;
         fingerprints::ensure_same(own.meta.as_ref(), place.fingerprint_check.as_ref(), options.full)?;
-        let previous = self.load_previous(run, &mut own)?;
         if !options.allow_mass_delete {
             ensure_same_mounts(own.meta.as_ref(), &place.data_paths)?;
             ensure_same_vault(own.meta.as_ref(), &place)?;
         }
+        let (own, live) = self.keeper.begin(own);
+        let previous = match live {
+            Some(live) => Previous::kept(live, &self.store, run)?,
+            None => Previous::load(&self.store, run, &own)?,
+        };
         let info = SyncInfo::empty(self.num_buckets);
         let meta = || self.meta(&place, &info);
+        let mut held = None;
         thread::scope(|threads| {
             let (save, waiting) = signals();
             let saver = Saver {
                 store: &self.store,
-                own: &mut own,
+                own: &own,
                 info: &info,
                 meta: &meta,
                 has_checkpoints: false,
@@ -142,10 +147,13 @@ impl Origin {
             collection.collect();
             run.check()?;
             ensure_still_active(self.vault.within(run.scope), place.active.as_ref())?;
+            // Small cycles wait from here on.
+            let kept = held.insert(self.keeper.hold());
+            kept.carry_over(&info)?;
             if !options.allow_mass_delete {
-                self.ensure_not_emptied(&place.data_paths, &previous, &info)?;
+                previous.ensure_not_emptied(&self.settings.filter, &place.data_paths, &info)?;
             }
-            count_changes(run.tally, &previous, &info, options.dry_run.then_some(&mut *report));
+            previous.count_changes(run.tally, &info, options.dry_run.then_some(&mut *report));
             if options.dry_run {
                 return Ok(());
             }
@@ -153,12 +161,15 @@ impl Origin {
             report.result = saver::outcome(saver)?;
             Ok(())
         })?;
+        let found = Found { meta: meta(), info };
         if options.dry_run {
-            let meta = meta();
-            *out = Some(Found { info, meta });
+            *out = Some(found);
             return Ok(Outcome::DryRun);
         }
-        report.origin_index = own.index.as_ref().map(Index::hash);
+        report.origin_index = lock(&own).index.as_ref().map(Index::hash);
+        if let Some(kept) = held.filter(|_| options.repeats) {
+            kept.replace(Live::new(found, place, own, while_locked));
+        }
         Ok(report.result)
     }
 
@@ -169,9 +180,10 @@ impl Origin {
 
     fn servers(&self) -> Servers<'_> {
         Servers {
-            origin_vault: &self.vault,
-            destination_vault: None,
+            origin: self.vault.http(),
+            destination: None,
             stores: vec![&self.store],
+            leads_to: None,
         }
     }
 
@@ -190,74 +202,7 @@ impl Origin {
         fail(Kind::Corrupt, why).map_err(Error::fatal)
     }
 
-    fn load_previous(&self, run: &Run, own: &mut Own) -> Result<Previous> {
-        let mut previous = Previous {
-            info: None,
-            lost: BTreeSet::new(),
-        };
-        let Some(index) = own.index.clone() else {
-            return Ok(previous);
-        };
-        let info = SyncInfo::unloaded(&index);
-        let is_foreign = own.meta.is_none();
-        let numbers: Vec<usize> = (0..index.len()).collect();
-        self.store.own_buckets(run.scope, own, &numbers, |n, stored| {
-            match stored {
-                Stored::Whole(bucket) => info.load(n, bucket)?,
-                Stored::Differing(bucket) => {
-                    if !is_foreign {
-                        let why = format!("bucket {n} of its sync info is not as its index says; it is written anew");
-                        run.warn(None, Error::new(Kind::Corrupt, why));
-                    }
-                    info.load(n, bucket)?;
-                }
-                Stored::Lost(why) => {
-                    run.warn(None, Error::new(Kind::Corrupt, format!("{why}; it is built anew")));
-                    previous.lost.insert(n);
-                }
-            }
-            Ok(())
-        })?;
-        if is_foreign {
-            log::info!("origin: taking over the sync info that another vsync wrote");
-        }
-        previous.info = Some(info);
-        Ok(previous)
-    }
-
-    /// A data path that held secrets and now holds none was more likely unmounted, restored empty or hidden from the
-    /// token than emptied.
-    fn ensure_not_emptied(&self, data_paths: &[DataPath], previous: &Previous, info: &SyncInfo) -> Result<()> {
-        let held = |info: &SyncInfo, data_path: &DataPath| {
-            let mut count: u64 = 0;
-            info.for_each(|path, _| count += u64::from(data_path.holds(path) && self.settings.filter.allows(path)));
-            count
-        };
-        let Some(before) = &previous.info else {
-            return Ok(());
-        };
-        for data_path in data_paths {
-            if held(info, data_path) > 0 {
-                continue;
-            }
-            let known = held(before, data_path);
-            let data_path = &data_path.configured;
-            let why = match (known, previous.lost.is_empty()) {
-                (0, true) => continue,
-                (0, false) => format!(
-                    "data path {data_path} holds no secrets, and what it held is lost with a bucket of the sync info"
-                ),
-                _ => format!("data path {data_path} held {known} secrets and now holds none"),
-            };
-            return fail(
-                Kind::Refused,
-                format!("{why}; if that is meant, run once with --allow-mass-delete"),
-            );
-        }
-        Ok(())
-    }
-
-    fn meta(&self, place: &Place, info: &SyncInfo) -> Meta {
+    pub(super) fn meta(&self, place: &Place, info: &SyncInfo) -> Meta {
         // Before the counts, so that counts of another moment are seen to be that.
         let index = info.reindex().hash().to_string();
         Meta {
@@ -278,33 +223,6 @@ impl Origin {
             saved_at: time::now(),
             index,
         }
-    }
-}
-
-impl Previous {
-    /// The insight with the time at which this state was first seen, where the engine knows none. If what was known is lost,
-    /// it is seen for the first time: destinations compare it and adopt it.
-    pub fn dated(&self, path: &str, insight: Insight) -> Insight {
-        if !insight.update_time.is_empty() {
-            return insight;
-        }
-        let before = self.insight(path).ok().flatten();
-        insight.dated(before.as_ref(), time::now)
-    }
-
-    /// The insight that `path` had.
-    ///
-    /// # Errors
-    /// If that can't be known, since the bucket is lost: to go on would be to take it for deleted.
-    pub fn insight(&self, path: &str) -> Result<Option<Insight>> {
-        let Some(info) = &self.info else {
-            return Ok(None);
-        };
-        if self.lost.contains(&info.bucket_of(path)) {
-            let why = "it can't be read, and what was known of it is lost with its bucket of the sync info";
-            return fail(Kind::Corrupt, why);
-        }
-        info.get(path)
     }
 }
 
@@ -335,38 +253,5 @@ fn ensure_same_vault(known: Option<&Meta>, place: &Place) -> Result<()> {
             "the origin is another Vault, or another namespace, than before: are origin and destination swapped? if that is \
              meant, run once with --allow-mass-delete",
         ),
-    }
-}
-
-/// Counts what differs from the last cycle's info, and lists it for a dry run.
-fn count_changes(tally: &Tally, previous: &Previous, info: &SyncInfo, report: Option<&mut Report>) {
-    let mut tasks = Vec::new();
-    let nothing = SyncInfo::empty(info.count());
-    let before = previous.info.as_ref().unwrap_or(&nothing);
-    let rebucketed = (before.count() != info.count()).then(|| before.rebucket(info.count()).ok());
-    let before = rebucketed
-        .as_ref()
-        .map_or(before, |rebucketed| rebucketed.as_ref().unwrap_or(&nothing));
-    for n in 0..usize::from(info.count()) {
-        let changes = info.with_bucket(n, |now| before.with_bucket(n, |then| compare(now, then)));
-        for task in changes.and_then(|changes| changes).unwrap_or_default() {
-            let counter = match task.operation {
-                Operation::Add => &tally.added,
-                Operation::Update => &tally.updated,
-                Operation::Delete => &tally.deleted,
-            };
-            Tally::add(counter, 1);
-            if report.is_some() {
-                tasks.push(super::ReportedTask {
-                    operation: task.operation,
-                    path: task.path,
-                    destination: None,
-                });
-            }
-        }
-    }
-    tally.paths.store(info.paths(), Ordering::Relaxed);
-    if let Some(report) = report {
-        report.tasks = Some(tasks);
     }
 }

@@ -3,9 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use super::Run;
 use super::identity::Place;
+use super::live::lock;
 use super::plan::{is_unsynced, unlike_any, unsynced};
 use super::routes::Routes;
 use crate::config::DestinationSettings;
@@ -21,7 +23,7 @@ pub struct OwnInfo<'a> {
     store: &'a InfoStore,
     run: &'a Run<'a>,
     /// What was found in the store.
-    pub own: RefCell<Own>,
+    pub own: Mutex<Own>,
     /// The buckets.
     pub info: SyncInfo,
     /// Counts of the buckets as they were when they were loaded.
@@ -65,12 +67,12 @@ impl<'a> OwnInfo<'a> {
             all_loaded: Cell::new(own.index.is_none()),
             is_any_whole: Cell::new(false),
             is_damaged: Cell::new(false),
-            own: RefCell::new(own),
+            own: Mutex::new(own),
             loaded: RefCell::default(),
         };
-        let is_foreign = index.is_some() && found.own.borrow().meta.is_none();
+        let is_foreign = index.is_some() && lock(&found.own).meta.is_none();
         let has_other_count = found.info.count() != num_buckets;
-        let has_stale_counts = !found.own.borrow().is_of_one_save();
+        let has_stale_counts = !lock(&found.own).is_of_one_save();
         if is_foreign || has_other_count || has_stale_counts {
             found.load_all()?;
         }
@@ -93,6 +95,27 @@ impl<'a> OwnInfo<'a> {
         Ok(found)
     }
 
+    /// The info as the last cycle has left it, in memory and in the store.
+    pub fn resume(store: &'a InfoStore, run: &'a Run<'a>, own: Own, info: SyncInfo) -> OwnInfo<'a> {
+        let mut numbers = 0..usize::from(info.count());
+        OwnInfo {
+            store,
+            run,
+            own: Mutex::new(own),
+            // What `meta` counts was counted when these were loaded.
+            loaded: RefCell::new(info.counts()),
+            all_loaded: Cell::new(numbers.all(|n| info.is_loaded(n))),
+            is_any_whole: Cell::new(true),
+            is_damaged: Cell::new(false),
+            info,
+        }
+    }
+
+    /// What is stored, and what of it is in memory.
+    pub fn into_parts(self) -> (Own, SyncInfo) {
+        (self.own.into_inner().unwrap_or_else(PoisonError::into_inner), self.info)
+    }
+
     /// Loads those of the buckets `numbers` that are not loaded yet. One that can't be read is taken as empty: its paths
     /// become adds, and are adopted where equal.
     ///
@@ -104,8 +127,8 @@ impl<'a> OwnInfo<'a> {
         if missing.is_empty() {
             return Ok(());
         }
-        let is_foreign = self.own.borrow().meta.is_none();
-        let own = &mut self.own.borrow_mut();
+        let is_foreign = lock(&self.own).meta.is_none();
+        let own = &mut lock(&self.own);
         self.store.own_buckets(self.run.scope, own, &missing, |n, stored| {
             self.info.load(n, self.taken(n, stored, is_foreign))
         })
@@ -192,7 +215,7 @@ impl<'a> OwnInfo<'a> {
         if self.is_damaged.get() {
             self.load_all()?;
         }
-        let own = self.own.borrow();
+        let own = lock(&self.own);
         let Some(meta) = own.meta.as_ref().filter(|_| !self.all_loaded.get()) else {
             return Ok(BTreeMap::new());
         };
@@ -219,14 +242,14 @@ impl<'a> OwnInfo<'a> {
     /// # Errors
     /// If the store doesn't answer, or the old rules can't be understood.
     pub fn settle(&self, place: &Place, settings: &DestinationSettings, dry_run: bool) -> Result<()> {
-        let Some(meta) = self.own.borrow().meta.clone() else {
+        let Some(meta) = lock(&self.own).meta.clone() else {
             return Ok(());
         };
         let old_transforms = Transforms::new(meta.transforms.clone())
             .context(|| "the transforms in the stored meta")
             .map_err(Error::fatal)?;
         let changes = Changes::since(&meta, &old_transforms, place, settings);
-        if self.own.borrow().index.is_none() || !changes.any() {
+        if lock(&self.own).index.is_none() || !changes.any() {
             return Ok(());
         }
         self.load_all()?;
@@ -254,7 +277,7 @@ impl<'a> OwnInfo<'a> {
             ..meta
         };
         self.store
-            .save(self.run.scope, &mut self.own.borrow_mut(), &self.info, meta)
+            .save(self.run.scope, &mut lock(&self.own), &self.info, meta)
             .map(drop)
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Planned {
     pub index: Hash,
     /// The origin's active node, if there is anything to ask it.
     pub active: Option<Active>,
+    /// Whether it was made by what the last cycle has left, for what has changed since.
+    pub is_small: bool,
     /// Mounts here that hold what comes from mounts of the other KV version.
     pub crossings: Crossings,
 }

@@ -86,6 +86,9 @@ pub struct Report {
     pub started_at: String,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
+    /// Paths that were looked at again in a small cycle; absent for one that looked at everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<u64>,
     /// Paths that the info lists after the cycle.
     pub paths: u64,
     /// Paths that were new.
@@ -161,6 +164,7 @@ impl Report {
             result: Outcome::Unchanged,
             started_at: time::now(),
             duration_ms: 0,
+            changes: None,
             paths: 0,
             added: 0,
             updated: 0,

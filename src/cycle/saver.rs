@@ -2,11 +2,13 @@
 //!
 //! A message means save, a closed channel means don't. So a cycle that is cut off saves nothing by simply ending.
 
+use std::sync::Mutex;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::live::lock;
 use super::{Outcome, Run};
 use crate::error::{Error, Kind, Result, fail};
 use crate::store::{InfoStore, Own};
@@ -30,7 +32,7 @@ pub struct Saver<'a> {
     /// Where to.
     pub store: &'a InfoStore,
     /// What is known to be stored.
-    pub own: &'a mut Own,
+    pub own: &'a Mutex<Own>,
     /// What to save; others may be changing it.
     pub info: &'a SyncInfo,
     /// What to store beside it, from the info as it is at that moment.
@@ -59,7 +61,8 @@ impl Saver<'_> {
                 Ok(signal) => signal,
             };
             run.check()?;
-            let saved = self.store.save(run.scope, self.own, self.info, (self.meta)());
+            let meta = (self.meta)();
+            let saved = self.store.save(run.scope, &mut lock(self.own), self.info, meta);
             wrote |= saved.map_err(|error| {
                 // At once: a signal may be waiting already, and whoever sent it waits for the end of the scope.
                 run.end(error);

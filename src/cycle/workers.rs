@@ -77,6 +77,21 @@ pub fn run<J: Send>(run: &Run, workers: usize, feed: impl FnOnce(&Queue<J>) + Se
     });
 }
 
+/// Calls `work` with each of `jobs`, as [`run`] does; a single one by the calling thread itself, since to start another takes
+/// as long as a server's answer.
+pub fn run_all<J: Send>(cycle: &Run, workers: usize, mut jobs: Vec<J>, work: impl Fn(J) + Sync) {
+    if jobs.len() > 1 {
+        let workers = workers.min(jobs.len());
+        return run(cycle, workers, |queue| _ = queue.send_all(jobs), work);
+    }
+    let Some(job) = jobs.pop() else {
+        return;
+    };
+    if catch_unwind(AssertUnwindSafe(|| work(job))).is_err() {
+        cycle.end(Error::new(Kind::Panic, "a defect: a worker panicked"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

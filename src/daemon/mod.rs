@@ -22,7 +22,7 @@ use crossbeam_channel::{bounded, never};
 
 use crate::check::{self, Check};
 use crate::config::StoreSettings;
-use crate::cycle::{Destination, Options, Origin, Outcome, Report, ReportedError};
+use crate::cycle::{Against, Destination, Options, Origin, Outcome, Report, ReportedError};
 use crate::error::{Error, Kind, Level, Result};
 use crate::http::{self, Http};
 use crate::scope::Scope;
@@ -31,7 +31,7 @@ use crate::sync_info::{Hash, Role};
 use crate::vault::{Alarm, Vault, with_tokens_kept};
 use held::Held;
 use listener::{Listener, Member, News, Voice};
-use trigger::{Gate, Wake, follow};
+use trigger::{Cause, Gate, Wake, follow};
 
 pub use looks::{routes, status};
 pub use notify::Notify;
@@ -63,7 +63,8 @@ trait Work {
     fn check(&self, scope: &Scope, may_write: bool) -> Vec<Check>;
     /// Waits for the lock; `stands_by` is called when another one holds it.
     fn lock(&self, scope: &Scope, stands_by: &dyn Fn()) -> Result<Lock>;
-    fn cycle(&self, scope: &Scope, options: Options) -> Report;
+    /// Runs a cycle; `cause` is why.
+    fn cycle(&self, scope: &Scope, options: Options, cause: Cause) -> Report;
     /// Tells other roles of a cycle, of which the listener has heard before.
     fn pass_on(&self, round: &Round);
     fn tick(&self) -> Duration;
@@ -74,6 +75,8 @@ trait Work {
 /// A destination of a daemon, and what wakes it.
 struct Follower<'a> {
     destination: &'a Destination,
+    /// The origin, if it is of this process.
+    origin: Option<&'a Origin>,
     member: Member,
     wake: Wake,
     watch: Watch,
@@ -122,7 +125,7 @@ impl Work for Leader<'_> {
         })
     }
 
-    fn cycle(&self, scope: &Scope, options: Options) -> Report {
+    fn cycle(&self, scope: &Scope, options: Options, _: Cause) -> Report {
         self.origin.cycle(scope, options).0
     }
 
@@ -154,8 +157,15 @@ impl Work for Follower<'_> {
         self.destination.lock(scope, stands_by)
     }
 
-    fn cycle(&self, scope: &Scope, options: Options) -> Report {
-        self.destination.cycle(scope, options, None)
+    /// Where the origin is of this process, its info in memory is newer than what is stored.
+    fn cycle(&self, scope: &Scope, options: Options, cause: Cause) -> Report {
+        let live = self.origin.and_then(Origin::live).filter(|_| cause == Cause::Change);
+        let against = match (cause, &live) {
+            (Cause::Tick, _) => Against::Stored,
+            (Cause::Change, Some(live)) => Against::Live(&live.found),
+            (Cause::Change, None) => Against::Changed,
+        };
+        self.destination.cycle(scope, options, against)
     }
 
     fn pass_on(&self, _: &Round) {}
@@ -222,10 +232,17 @@ impl Daemon {
         // In a cell, since some of it ends while the role waits for its lock.
         let options = Cell::new(self.options);
         let mut held = None;
+        let mut cause = Cause::Tick;
+        let mut ticked = Instant::now();
         while scope.done().is_none() {
-            let round = self.round(work, voice, scope, (&mut held, &options));
+            let round = self.round(work, voice, scope, (&mut held, &options, cause));
+            if cause == Cause::Tick {
+                // However often changes start one in between, the cycle that takes nothing for granted has its time.
+                ticked = round.began;
+            }
+            cause = Cause::Tick;
             options.set(options.get().later());
-            let left = work.tick().saturating_sub(round.began.elapsed());
+            let left = work.tick().saturating_sub(ticked.elapsed());
             if round.is_fatal {
                 // A change at the origin mends nothing here.
                 if !(voice.member.is_one_of_several && scope.sleep(left)) {
@@ -234,7 +251,8 @@ impl Daemon {
                 continue;
             }
             let while_held = held.as_ref().map_or_else(|| scope.clone(), |held| held.within(scope));
-            if let Some(cause) = wake.wait(&while_held, left, round.seen) {
+            if let Some(woken_by) = wake.wait(&while_held, left, round.seen) {
+                cause = woken_by;
                 log::debug!("{}: {cause}", voice.member.who());
             }
             stand_by_if_lost(work, voice, scope, &mut held);
@@ -246,7 +264,7 @@ impl Daemon {
         work: &dyn Work,
         voice: &Voice,
         scope: &Scope,
-        (held, options): (&mut Option<Held>, &Cell<Options>),
+        (held, options, cause): (&mut Option<Held>, &Cell<Options>, Cause),
     ) -> Round {
         let began = Instant::now();
         let ready = match held.take() {
@@ -271,7 +289,7 @@ impl Daemon {
                 };
             }
         };
-        let cycle = || work.cycle(&ready.within(scope), options.get());
+        let cycle = || work.cycle(&ready.within(scope), options.get(), cause);
         let report = ready.judge(scope, voice.member.pulse.during(work.timeout(), cycle));
         let round = Round {
             began: report.began,
@@ -291,9 +309,10 @@ impl Daemon {
         scope.within(limit.unwrap_or_default())
     }
 
-    fn follower<'a>(&self, destination: &'a Destination) -> Follower<'a> {
+    fn follower<'a>(&'a self, destination: &'a Destination) -> Follower<'a> {
         Follower {
             destination,
+            origin: self.origin.as_ref(),
             member: Member::new(
                 Role::Destination,
                 &destination.settings().name,

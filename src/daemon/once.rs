@@ -6,7 +6,7 @@ use std::thread;
 
 use super::{Daemon, check_destination, check_origin, not_started, who};
 use crate::check::Check;
-use crate::cycle::{Destination, Found, Origin, Report, worst_exit_code};
+use crate::cycle::{Against, Destination, Found, Origin, Report, worst_exit_code};
 use crate::error::Level;
 use crate::scope::Scope;
 use crate::sync_info::Role;
@@ -79,7 +79,8 @@ impl Daemon {
         match Daemon::pass(checks).and_then(|()| self.hold(|| destination.lock(&limited, &|| {}))) {
             Ok(held) => {
                 let report = with_tokens_kept(scope, &destination.vaults(), None, || {
-                    destination.cycle(&held.within(scope), self.options, found)
+                    let against = found.map_or(Against::Stored, Against::Found);
+                    destination.cycle(&held.within(scope), self.options, against)
                 });
                 held.judge(scope, report)
             }

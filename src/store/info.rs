@@ -68,6 +68,13 @@ impl Own {
     }
 }
 
+impl Own {
+    /// Whether both are what one save has left, so that what is known of the one is known of the other.
+    pub fn is_same_save(&self, other: &Own) -> bool {
+        (&self.index, &self.revision, &self.meta) == (&other.index, &other.revision, &other.meta)
+    }
+}
+
 impl InfoStore {
     /// The info of `role` under `sync_path`, which ends with `/`.
     pub fn new(store: Box<dyn Store>, sync_path: &str, role: Role) -> InfoStore {

@@ -178,6 +178,16 @@ impl SyncInfo {
             .for_each(drop);
     }
 
+    /// Whether there is a path in the loaded buckets of which `is_it` is true. A bucket is locked while it is looked through.
+    pub fn any(&self, is_it: impl Fn(&str) -> bool) -> bool {
+        let mut slots = self.slots.iter();
+        slots.any(|slot| {
+            read(slot)
+                .bucket()
+                .is_some_and(|bucket| bucket.iter().any(|(path, _)| is_it(path)))
+        })
+    }
+
     /// The index of the buckets as they are now; only what changed since the last time is hashed again.
     ///
     /// While other threads put, each hash is true of a moment, and not all of the same one: to store a bucket

@@ -50,6 +50,13 @@ struct Node {
     leader: Leader,
 }
 
+impl Active {
+    /// Where it is asked.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
 impl Node {
     fn is_active(&self) -> bool {
         !self.health.standby && (!self.leader.ha_enabled || self.leader.is_self)

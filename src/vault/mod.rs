@@ -64,6 +64,8 @@ pub struct VaultSettings {
 /// A client of one Vault; shared by the threads of one role.
 pub struct Vault {
     http: Http,
+    /// For what is asked beside a cycle, whose end does not cut it.
+    aside: Http,
     /// For keeping the token alive: no cycle's end cuts it off, and no cycle counts it.
     keeper: Http,
     settings: VaultSettings,
@@ -88,6 +90,7 @@ impl Vault {
         };
         Vault {
             http: http(settings.connections),
+            aside: http(settings.connections),
             keeper: http(1),
             settings,
             held: Held::default(),
@@ -99,6 +102,11 @@ impl Vault {
     /// The HTTP client, for interrupting and counting.
     pub fn http(&self) -> &Http {
         &self.http
+    }
+
+    /// The HTTP client for what is asked beside a cycle.
+    pub fn aside(&self) -> &Http {
+        &self.aside
     }
 
     /// The namespace of all requests; empty for the root namespace.
@@ -113,6 +121,14 @@ impl Vault {
             http: &self.http,
             scope,
             version: None,
+        }
+    }
+
+    /// This Vault within `scope`, asked beside a cycle.
+    pub fn within_aside<'a>(&'a self, scope: &'a Scope) -> Session<'a> {
+        Session {
+            http: &self.aside,
+            ..self.within(scope)
         }
     }
 }
