@@ -525,7 +525,7 @@ impl Destination {
                 info,
                 save: &save,
                 settings: &self.settings,
-                folders: Folders::of(&plan.writes, if is_small { LISTING_PAYS } else { 2 }),
+                folders: Folders::of(&plan.writes, if is_small { LISTING_PAYS } else { 0 }),
                 done: AtomicU64::new(0),
             };
             let carried_out = execution.carry_out(plan);
