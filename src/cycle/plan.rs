@@ -332,13 +332,15 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// What the rules lead to again is no orphan any more: it is written, or its delete is confirmed first.
+    /// What the rules lead to again is no orphan any more: it is written, or its delete is confirmed first. That goes for
+    /// another path's delete, too: until it is confirmed, the place is that path's.
     fn prune_orphans(&self, plan: &mut Plan) {
-        let mut led: HashMap<&str, &str> = plan.writes.iter().map(|write| (&*write.path, write.place())).collect();
-        led.extend(plan.deletes.iter().map(|delete| (&*delete.path, &*delete.place)));
+        let led: HashMap<&str, &str> = plan.writes.iter().map(|write| (&*write.path, write.place())).collect();
+        let unconfirmed: HashSet<&str> = plan.deletes.iter().map(|delete| &*delete.place).collect();
         let mut pruned = Vec::new();
         self.info.for_each(|path, known| {
-            let left_behind = known.orphans.iter().filter(|place| led.get(path) != Some(place));
+            let is_led_to = |place: &str| led.get(path) == Some(&place) || unconfirmed.contains(place);
+            let left_behind = known.orphans.iter().filter(|place| !is_led_to(place));
             pruned.extend(left_behind.map(|place| Delete {
                 path: path.into(),
                 place: place.to_string(),
