@@ -176,6 +176,40 @@ fn what_is_missing_foreign_or_damaged_is_said_and_the_rest_is_shown() {
     }
 }
 
+/// A lost bucket is no bucket that is equal.
+#[test]
+fn buckets_that_are_lost_make_no_lag_seem_smaller() {
+    for mut simple in Simple::of_each_store() {
+        simple.set("", "numBuckets", json!(1));
+        simple.fill(&["a", "b", "c"]);
+        simple.origin_cycle("saved");
+        simple.destination_cycle("saved");
+        simple.fill(&["d"]);
+        simple.origin_cycle("saved");
+        let look = || simple.vsync.args(["status", "-o", "json"]).run();
+        assert_eq!(look().reports[1]["lag"]["paths"], 1);
+        // The next cycle copies all of them anew.
+        let bytes = simple.info.get("destination/0").unwrap();
+        simple.info.delete("destination/0");
+        let output = look();
+        output.expect_code(0);
+        let end = &output.reports[1];
+        assert_eq!(
+            (&end["damaged"], &end["lag"]["paths"]),
+            (&json!([0]), &json!(4)),
+            "{end}"
+        );
+        simple.info.put("destination/0", bytes);
+        simple.info.delete("origin/0");
+        let output = look();
+        output.expect_code(0);
+        let end = &output.reports[1];
+        assert_eq!(end["lagUnknown"], "bucket 0 of the origin's sync info is lost", "{end}");
+        let text = simple.vsync.args(["status"]).run();
+        text.expect(!text.stdout.contains("up to date"), "it is not called up to date");
+    }
+}
+
 #[test]
 fn a_store_that_is_away_hides_no_other() {
     let mut pair = Pair::new();

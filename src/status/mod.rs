@@ -224,9 +224,10 @@ fn read(store: &InfoStore, scope: &Scope, measure: Measure) -> Result<(Own, Info
                 info.damaged.extend(own.meta.as_ref().map(|_| n));
                 bucket
             }
+            // A cycle takes it for empty, too: what belongs in it is copied anew.
             Stored::Lost(_) => {
                 info.damaged.push(n);
-                continue;
+                Bucket::default()
             }
         };
         info.count(n, &bucket);
@@ -276,6 +277,7 @@ impl InfoStatus {
             return Ok(());
         }
         let Some(theirs) = origin.bucket(scope, n)? else {
+            self.lag_unknown = Some(format!("bucket {n} of the origin's sync info is lost"));
             return Ok(());
         };
         for task in compare(&theirs, ours) {
