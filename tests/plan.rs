@@ -225,6 +225,23 @@ fn a_prune_in_the_first_run_after_a_change_finds_the_places_by_the_old_rules() {
     same("nothing left", plan(&pair, &["--prune"]).0, Vec::<Value>::new());
 }
 
+/// What the rules lead to again is copied, and is no orphan any more when the cycle ends.
+#[test]
+fn a_copy_left_behind_that_comes_back_is_planned_once() {
+    for (end, key) in [("/destinations/0", "exclude"), ("/origin", "exclude")] {
+        let mut pair = Pair::new();
+        pair.seed_and_sync(&["tmp/a", "b"]);
+        pair.configure(|config| config.pointer_mut(end).unwrap()[key] = json!(["data/tmp/"]));
+        pair.sync().expect_code(0);
+        pair.configure(|config| config.pointer_mut(end).unwrap()[key] = json!([]));
+        pair.run_origin();
+        let (differences, summary) = plan(&pair, &[]);
+        same(end, lines(&pair, &differences), ["add tmp/a -> tmp/a absent: absent"]);
+        assert_eq!((&summary["add"], &summary["orphans"]), (&json!(1), &json!(0)));
+        expect(&pair.run_destination(), 0, "saved", &[("added", 1), ("orphans", 0)]);
+    }
+}
+
 #[test]
 fn a_full_plan_compares_everything_and_a_type_of_its_own_is_named() {
     let pair = Pair::new();

@@ -1,5 +1,8 @@
 //! `vsync verify`: what differs is found with its mark, never with a value, and `--repair` makes both ends the same.
 
+mod exact;
+mod guards;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

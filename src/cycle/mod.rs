@@ -37,6 +37,7 @@ use crate::vault::Vault;
 
 pub use cause::Cause;
 pub use destination::Destination;
+pub(crate) use identity::ensure_still_active;
 pub use identity::{Place, ensure_apart};
 pub(crate) use listing::{Job, feed};
 pub use origin::Origin;

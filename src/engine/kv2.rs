@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::numbers::is_rounded;
-use super::{Engine, Expected, Fetched, Presence, Right, Secret, Stored, list_right, right};
+use super::{Engine, Expected, Fetched, Part, Presence, Right, Secret, Stored, list_right, right};
 use crate::error::{Context, Kind, Result, fail};
 use crate::sync_info::{Insight, SecretType, Versions};
 use crate::vault::{Found, Session, data};
@@ -42,14 +42,22 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Whether both say the same, as far as both were read.
-    pub(super) fn matches(&self, other: &Beside) -> bool {
-        let settings = |beside: &Beside| beside.whole.as_ref().map(|whole| whole.settings.clone());
-        let is_set_alike = match (settings(self), settings(other)) {
-            (Some(own), Some(theirs)) => own == theirs,
-            _ => true,
+    /// What of `copy` is not the same, as far as both were read. Of a secret that was not read whole it is known already that
+    /// it has no settings of its own.
+    pub(super) fn difference(&self, copy: &Beside) -> Option<Part> {
+        if self.custom != copy.custom {
+            return Some(Part::CustomMetadata);
+        }
+        let theirs = copy.whole.as_ref()?;
+        let is_set_alike = match &self.whole {
+            Some(own) => own.settings == theirs.settings,
+            None => theirs.settings.are_default(),
         };
-        is_set_alike && self.custom == other.custom
+        if !is_set_alike {
+            return Some(Part::Settings);
+        }
+        let histories = (self.whole.as_ref()?.history.as_ref()?, theirs.history.as_ref()?);
+        (!history::is_kept(histories.0, histories.1)).then_some(Part::OlderVersions)
     }
 }
 

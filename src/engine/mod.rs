@@ -158,12 +158,18 @@ impl Secret {
         Secret { data, beside: None }
     }
 
-    /// Whether one is a true copy of the other: as far as both engines have them, data, custom metadata and settings.
-    pub fn matches(&self, other: &Secret) -> bool {
-        match (&self.beside, &other.beside) {
-            (Some(own), Some(theirs)) => self.same_as(other) && own.matches(theirs),
-            // From or to a version 1 engine: what version 2 rounds counts as copied.
-            _ => self.same_as(other) || numbers::same_when_rounded(&self.data, &other.data),
+    /// What of `copy` is not a true copy: as far as both engines have them, data, custom metadata, settings and, if both
+    /// were read with them, older versions.
+    pub fn difference(&self, copy: &Secret) -> Option<Part> {
+        let is_same = match (&self.beside, &copy.beside) {
+            // What a version 2 engine gives back of a version 1 engine's is rounded.
+            (None, Some(_)) => self.same_as(copy) || numbers::same_when_rounded(&self.data, &copy.data),
+            _ => self.same_as(copy),
+        };
+        match (&self.beside, &copy.beside) {
+            _ if !is_same => Some(Part::Data),
+            (Some(own), Some(theirs)) => own.difference(theirs),
+            _ => None,
         }
     }
 
@@ -177,6 +183,19 @@ impl Secret {
 fn is_same(one: &RawValue, other: &RawValue) -> bool {
     let value = |data: &RawValue| serde_json::from_str::<serde_json::Value>(data.get()).ok();
     one.get() == other.get() || matches!((value(one), value(other)), (Some(a), Some(b)) if a == b)
+}
+
+/// A part of a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The data of its latest version.
+    Data,
+    /// Its custom metadata.
+    CustomMetadata,
+    /// Its settings.
+    Settings,
+    /// Its older versions.
+    OlderVersions,
 }
 
 /// What the caller knows of the place it writes to.

@@ -42,6 +42,17 @@ impl Past {
     }
 }
 
+/// Whether each of the versions `own` is among those of a copy under its number, as it is, and the last is the last there.
+pub fn is_kept(own: &[Past], copy: &[Past]) -> bool {
+    let is_same = |own: &Past, copy: &Past| match (&own.content, &copy.content) {
+        (Content::Live(data, _), Content::Live(copied, _)) => is_same(data, copied),
+        _ => own.state() == copy.state(),
+    };
+    let is_there = |own: &Past| copy.iter().any(|copy| copy.number == own.number && is_same(own, copy));
+    let last = |past: &[Past]| past.last().map(|past| past.number);
+    last(own) == last(copy) && own.iter().all(is_there)
+}
+
 /// Reads the versions that `metadata` lists, up to the current one, which is `latest`, and without a gap.
 pub fn read(session: Session, path: &str, metadata: &Metadata, latest: &Secret) -> Result<Vec<Past>> {
     let mut past = Vec::new();
