@@ -176,6 +176,25 @@ fn what_is_missing_foreign_or_damaged_is_said_and_the_rest_is_shown() {
     }
 }
 
+/// With many buckets an index is long.
+#[test]
+fn the_index_of_each_end_is_read_once_however_much_differs() {
+    let pair = Pair::new();
+    let keys: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    pair.seed_and_sync(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+    for key in &keys {
+        pair.origin.put(key, json!({"v": 2}));
+    }
+    pair.run_origin();
+    let (_, ends) = status(&pair);
+    assert_eq!(ends[1]["lag"]["paths"], 20);
+    for (end, most) in [("origin", 1), ("destination", 1)] {
+        let index = format!("GET /v1/kv/{}{end}/index", pair.sync_path);
+        let read = pair.at_consul.lines(move |line: &str| line.starts_with(&index)).len();
+        assert_eq!(read, most, "{end}");
+    }
+}
+
 /// A lost bucket is no bucket that is equal.
 #[test]
 fn buckets_that_are_lost_make_no_lag_seem_smaller() {

@@ -5,18 +5,19 @@
 
 mod show;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::config::{DestinationSettings, Settings};
 use crate::cycle::{OriginRules, is_unsynced};
-use crate::error::{Kind, Result, fail};
+use crate::error::Result;
 use crate::filter::Filter;
 use crate::http::{self, Http};
 use crate::scope::Scope;
 use crate::store::{self, InfoStore, Own, Stored};
-use crate::sync_info::{Bucket, Operation, Role, SecretType, compare};
+use crate::sync_info::{Bucket, Index, Operation, Role, SecretType, compare};
 use crate::time;
 
 /// What is known of one end.
@@ -120,7 +121,9 @@ pub struct Orphan {
 /// The origin's info, for the destinations to be compared with.
 struct Origin {
     store: InfoStore,
-    own: Own,
+    index: Option<Index>,
+    /// As it was read; a save meanwhile shows as buckets that are newer.
+    own: RefCell<Own>,
     rules: OriginRules,
 }
 
@@ -137,7 +140,12 @@ pub fn status(settings: &Settings, scope: &Scope, show: &dyn Fn(&EndStatus)) -> 
     let mut all_read = shown.state != State::Unusable;
     let known = own.and_then(|own| {
         let rules = OriginRules::new(own.meta.as_ref()?).ok()?;
-        Some(Origin { store, own, rules })
+        Some(Origin {
+            store,
+            index: own.index.clone(),
+            own: RefCell::new(own),
+            rules,
+        })
     });
     for destination in &settings.destinations {
         let shown = look_at_destination(destination, known.as_ref(), scope);
@@ -262,7 +270,7 @@ impl InfoStatus {
         (n, ours): (usize, &Bucket),
         (filter, scope): (&Filter, &Scope),
     ) -> Result<()> {
-        let (Some(theirs), Some(mine)) = (&origin.own.index, &own.index) else {
+        let (Some(theirs), Some(mine)) = (&origin.index, &own.index) else {
             return Ok(());
         };
         if theirs.len() != mine.len() {
@@ -308,11 +316,7 @@ fn earlier(known: Option<Box<str>>, other: Box<str>) -> Option<Box<str>> {
 impl Origin {
     /// A bucket of the origin's; `None` if it is lost.
     fn bucket(&self, scope: &Scope, n: usize) -> Result<Option<Bucket>> {
-        let mut own = self.store.own(scope)?;
-        if own.index.as_ref().is_none_or(|index| n >= index.len()) {
-            return fail(Kind::Conflict, "the origin's sync info was just changed; look again");
-        }
-        match self.store.own_bucket(scope, &mut own, n)? {
+        match self.store.own_bucket(scope, &mut self.own.borrow_mut(), n)? {
             Stored::Whole(bucket) | Stored::Differing(bucket) => Ok(Some(bucket)),
             Stored::Lost(_) => Ok(None),
         }
