@@ -176,6 +176,31 @@ fn what_is_missing_foreign_or_damaged_is_said_and_the_rest_is_shown() {
     }
 }
 
+/// Neither before the destination's next cycle, which makes it an orphan, nor after it.
+#[test]
+fn what_leaves_the_origins_rules_is_no_lag() {
+    let mut pair = Pair::new();
+    pair.seed_and_sync(&["tmp/a", "b", "c"]);
+    pair.configure_origin("exclude", json!(["data/tmp/"]));
+    pair.run_origin();
+    let (_, ends) = status(&pair);
+    assert_eq!((&ends[1]["lag"], &ends[1]["paths"]), (&json!({"paths": 0}), &json!(3)));
+    pair.run_destination().expect_code(0);
+    let (_, ends) = status(&pair);
+    assert_eq!(ends[1]["lag"], json!({"paths": 0}));
+    assert_eq!(ends[1]["orphans"].as_array().map(Vec::len), Some(1));
+    // What only remembers an orphan is no path that is synced.
+    let from = format!("^{}(?P<key>.+)$", pair.origin.data_path(""));
+    let to = pair.destination.data_path("moved/key");
+    pair.transforms(&[(&from, &to)]);
+    pair.run_destination().expect_code(0);
+    pair.origin.delete("b");
+    pair.sync().expect_code(0);
+    let (_, ends) = status(&pair);
+    assert_eq!((&ends[1]["lag"], &ends[1]["paths"]), (&json!({"paths": 0}), &json!(1)));
+    assert_eq!(ends[1]["orphans"].as_array().map(Vec::len), Some(3));
+}
+
 /// With many buckets an index is long.
 #[test]
 fn the_index_of_each_end_is_read_once_however_much_differs() {

@@ -406,6 +406,23 @@ fn a_sample_compares_its_share() {
 }
 
 #[test]
+fn a_sample_goes_for_what_no_info_lists_too() {
+    let pair = Pair::new();
+    seed_and_sync(&pair, &["a"]);
+    let keys = |folder: &str| (0..40).map(|n| format!("{folder}/{n}")).collect::<Vec<_>>();
+    seed(&pair, &keys("new").iter().map(String::as_str).collect::<Vec<_>>());
+    for key in keys("own") {
+        pair.destination.put(&key, json!({ "v": VALUE }));
+    }
+    let output = verify(&pair, &["--sample", "10%"]);
+    // Each by its own chance: 40 of 40 would be one in 10^40.
+    for field in ["missing", "foreign"] {
+        assert!(summary(&output)[field].as_u64() < Some(40), "{field}: {}", summary(&output));
+    }
+    expect_summary(&verify(&pair, &[]), 3, "differs", &[("missing", 40), ("foreign", 40)]);
+}
+
+#[test]
 fn several_destinations_are_compared_one_by_one_and_the_worst_code_counts() {
     let mut pair = Pair::new();
     seed(&pair, &["a", "b"]);

@@ -105,11 +105,11 @@ pub fn status(settings: &Settings, json: bool, scope: &Scope) -> u8 {
 
 /// Reads paths from stdin, one a line, and prints where each leads at every destination; the exit code.
 pub fn routes(settings: &Settings, json: bool, scope: &Scope) -> u8 {
-    for line in io::stdin().lock().lines() {
+    for (number, line) in (1..).zip(io::stdin().lock().lines()) {
         if scope.done().is_some() {
             return 130;
         }
-        let line = match readable(line) {
+        let line = match readable(number, line) {
             Ok(line) => line,
             Err(error) => {
                 log::error!("{error}");
@@ -124,8 +124,12 @@ pub fn routes(settings: &Settings, json: bool, scope: &Scope) -> u8 {
     0
 }
 
-fn readable(line: io::Result<String>) -> Result<String> {
-    line.map_err(|error| Error::new(Kind::File, error.kind().to_string()))
+fn readable(number: usize, line: io::Result<String>) -> Result<String> {
+    let explain = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidData => Error::new(Kind::File, format!("line {number} is not UTF-8")),
+        kind => Error::new(Kind::File, kind.to_string()),
+    };
+    line.map_err(explain)
         .context(|| "read paths from stdin")
 }
 

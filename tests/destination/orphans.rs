@@ -239,6 +239,24 @@ fn a_prune_never_hits_a_place_that_another_path_leads_to() {
     same("versions", versions, [Some(2), None, Some(1), Some(1)]);
 }
 
+#[test]
+fn without_transforms_a_prune_spares_what_earlier_ones_led_to_and_is_anothers_now() {
+    let mut pair = Pair::of_one_name();
+    pair.transforms(&[(
+        &format!("^{}a$", pair.origin.data_path("")),
+        &pair.destination.data_path("b"),
+    )]);
+    pair.seed_and_sync(&["a"]);
+    same("led", pair.destination.get("b"), Some(json!({"v": "a"})));
+    pair.transforms(&[]);
+    pair.seed(&["b"]);
+    expect(&pair.sync(), 0, "saved", &[("added", 2), ("orphans", 1), ("failed", 0)]);
+    same("taken over", pair.destination.get("b"), Some(json!({"v": "b"})));
+    expect(&pair.run("sync", &["--prune"]), 0, "saved", &[("orphans", 0), ("failed", 0)]);
+    same("spared", pair.destination.get("b"), Some(json!({"v": "b"})));
+    same("info", pair.info(), pair.info_of("origin"));
+}
+
 /// The place is another path's, and that its secret is gone only the origin can say.
 #[test]
 fn a_prune_never_hits_a_place_whose_own_delete_is_not_confirmed() {

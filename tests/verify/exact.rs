@@ -103,3 +103,33 @@ fn older_versions_are_compared_where_all_are_wanted() {
     pair.configure_destination("versions", json!("latest"));
     expect_summary(&verify(&pair, &[]), 0, "equal", &[("equal", 3)]);
 }
+
+#[test]
+fn the_detail_says_what_differs_and_who_changed_it() {
+    let pair = Pair::new();
+    seed_and_sync(&pair, &["edited", "set", "newer", "reset", "behind"]);
+    pair.destination.put("edited", json!({ "v": "by hand" }));
+    pair.destination.post_metadata("set", json!({ "max_versions": 2 }));
+    pair.origin.put("behind", json!({ "v": 2 }));
+    pair.run_origin();
+    pair.origin.put("newer", json!({ "v": 2 }));
+    pair.origin.post_metadata("reset", json!({ "custom_metadata": { "owner": "me" } }));
+    let output = verify(&pair, &[]);
+    let found = |key: &str| {
+        let path = pair.origin.data_path(key);
+        let one = output.reports.iter().find(|one| one["path"] == path);
+        one.map(|one| one["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    for (key, detail) in [
+        ("edited", "it counts as copied"),
+        ("set", "only its settings differ; it counts as copied"),
+        ("behind", "not copied yet: version 1 -> 2"),
+        ("newer", "changed at the origin since its last cycle"),
+        (
+            "reset",
+            "only its custom metadata differs; changed at the origin since its last cycle",
+        ),
+    ] {
+        same(key, found(key).as_deref(), Some(detail));
+    }
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{expect_summary, marks, seed_and_sync, summary, verify};
+use super::{expect_summary, marks, seed, seed_and_sync, summary, verify};
 use crate::common::consul;
 use crate::common::proxy::Action;
 use crate::common::wait;
@@ -101,6 +101,23 @@ fn a_destination_whose_lock_can_not_be_had_is_in_the_summary() {
     assert!(error.contains("process 4711 on elsewhere"), "{summary}");
     assert_eq!(summary["name"], "destination");
     consul::shared().destroy_session(&session);
+}
+
+/// A secret that was moved to another path which leads to the same place.
+#[test]
+fn a_place_that_another_path_leads_to_is_no_extra_and_is_not_deleted() {
+    let mut pair = Pair::new();
+    let from = format!("^{}(m1|m2)/(?P<key>.+)$", pair.origin.data_path(""));
+    let to = pair.destination.data_path("key");
+    pair.transforms(&[(&from, &to)]);
+    seed_and_sync(&pair, &["m1/k"]);
+    pair.origin.delete("m1/k");
+    seed(&pair, &["m2/k"]);
+    pair.run_origin();
+    same("marks", marks(&pair, &verify(&pair, &[])), ["* m2/k -> k"]);
+    expect_summary(&verify(&pair, &["--repair"]), 0, "repaired", &[("repaired", 1)]);
+    same("moved", pair.destination.get("k"), pair.origin.get("m2/k"));
+    same("deletes", pair.at_destination.count("DELETE "), 0);
 }
 
 /// The delete is confirmed when it is carried out, not when the difference was seen.
