@@ -209,12 +209,70 @@ fn a_foreign_version_is_never_destroyed() {
     );
     let wanted = BTreeMap::from([(1, json!("deleted")), (2, json!({"v": 2}))]);
     same("versions", history(&pair.destination, "a"), wanted);
+    let foreign = json!({"foreign": 1});
     pair.destination.undelete("a", &[1]);
-    same(
-        "the foreign version",
-        &history(&pair.destination, "a")[&1],
-        &json!({"foreign": 1}),
-    );
+    same("the foreign version", &history(&pair.destination, "a")[&1], &foreign);
+    // Nor later, when versions after it are surely copies.
+    put(&pair, "a", 3..=3);
+    pair.sync().expect_code(0);
+    pair.destination.undelete("a", &[1]);
+    same("the foreign version", &history(&pair.destination, "a")[&1], &foreign);
+    pair.origin.destroy("a", &[2]);
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1)]);
+    expect_problem(&output, &pair.origin.data_path("a"), &["versions [1]", "only deleted"]);
+    same("the copy", &history(&pair.destination, "a")[&2], &json!("destroyed"));
+    pair.destination.undelete("a", &[1]);
+    same("the foreign version", &history(&pair.destination, "a")[&1], &foreign);
+    expect(&pair.sync(), 0, "unchanged", &[]);
+}
+
+#[test]
+fn a_foreign_version_that_was_deleted_with_the_origins_is_not_destroyed_with_it() {
+    let pair = pair();
+    let foreign = json!({"foreign": 1});
+    pair.destination.put("a", foreign.clone());
+    put(&pair, "a", 1..=2);
+    let delete = format!("{}delete/a", pair.origin);
+    pair.origin.vault.ok("POST", &delete, Some(&json!({"versions": [1]})));
+    pair.sync().expect_code(0);
+    pair.origin.destroy("a", &[1]);
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1)]);
+    expect_problem(&output, &pair.origin.data_path("a"), &["versions [1]", "only deleted"]);
+    pair.destination.undelete("a", &[1]);
+    same("the foreign version", &history(&pair.destination, "a")[&1], &foreign);
+}
+
+#[test]
+fn where_numbers_are_not_the_origins_nothing_is_destroyed() {
+    let pair = pair();
+    let foreign = json!({"foreign": 1});
+    // One number further there: the secret's own first version is the second one.
+    pair.destination.put("a", foreign.clone());
+    put(&pair, "a", 1..=1);
+    pair.sync().expect_code(0);
+    same("versions", history(&pair.destination, "a").len(), 2);
+    // A secret that leaked, and what came of it.
+    put(&pair, "a", 2..=3);
+    pair.origin.destroy("a", &[1]);
+    let delete = format!("{}delete/a", pair.origin);
+    pair.origin.vault.ok("POST", &delete, Some(&json!({"versions": [2]})));
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1)]);
+    same("the latest", pair.destination.get("a"), pair.origin.get("a"));
+    pair.destination.undelete("a", &[1]);
+    same("the foreign version", &history(&pair.destination, "a")[&1], &foreign);
+    // The same where equal data makes the numbers seem to be the same.
+    pair.destination.put("b", foreign.clone());
+    for _ in 1..=2 {
+        pair.origin.put("b", json!({"v": "same"}));
+        pair.sync().expect_code(0);
+    }
+    pair.origin.destroy("b", &[1]);
+    pair.sync().expect_code(0);
+    pair.destination.undelete("b", &[1]);
+    same("the foreign version", &history(&pair.destination, "b")[&1], &foreign);
 }
 
 #[test]
