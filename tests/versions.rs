@@ -290,11 +290,25 @@ fn a_key_that_keeps_many_versions_does_so_there_and_a_mount_that_keeps_few_is_to
     put(&pair, "few", 1..=4);
     let output = pair.sync();
     expect(&output, 0, "saved", &[("added", 1)]);
-    expect_problem(
-        &output,
-        &pair.origin.data_path("few"),
-        &["fewer versions are kept", "max_versions"],
-    );
+    let few = pair.origin.data_path("few");
+    expect_problem(&output, &few, &["fewer versions are kept", "max_versions"]);
+    // What it does keep has the origin's numbers all the same.
+    let newest = |data: [Value; 2], last: u64| {
+        let wanted: BTreeMap<_, _> = (last - 1..).zip(data).collect();
+        same("versions", history(&pair.destination, "few"), wanted);
+    };
+    put(&pair, "few", 5..=6);
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1)]);
+    expect_problem(&output, &few, &["fewer versions are kept", "version 1 is dropped"]);
+    newest([json!({"v": 5}), json!({"v": 6})], 6);
+    pair.origin.destroy("few", &[5, 2]);
+    expect(&pair.sync(), 0, "saved", &[("updated", 1)]);
+    newest([json!("destroyed"), json!({"v": 6})], 6);
+    put(&pair, "few", 7..=7);
+    expect(&pair.sync(), 0, "saved", &[("updated", 1)]);
+    newest([json!({"v": 6}), json!({"v": 7})], 7);
+    expect(&pair.sync(), 0, "unchanged", &[]);
 }
 
 #[test]
@@ -381,8 +395,10 @@ fn change(pair: &Pair, key: &str) {
     pair.origin.destroy(key, &[1, 4]);
     let path = format!("{}delete/{key}", pair.origin);
     pair.origin.vault.ok("POST", &path, Some(&json!({"versions": [2, 5]})));
-    pair.origin
-        .post_metadata(key, json!({"custom_metadata": {"k": key}, "max_versions": 12}));
+    pair.origin.post_metadata(
+        key,
+        json!({"custom_metadata": {"k": key}, "max_versions": 12, "delete_version_after": "24h"}),
+    );
 }
 
 #[test]
@@ -416,11 +432,11 @@ fn killed_at_any_request_it_is_finished_by_the_next_run() {
             let report = expect(&pair.sync(), 0, "saved", &[("updated", 1), ("failed", 0)]);
             same(&key, &report["errors"], &json!([]));
             expect_equal(&pair, &[&key]);
-            same(
-                &key,
-                &pair.destination.metadata(&key).unwrap()["custom_metadata"],
-                &json!({ "k": key }),
-            );
+            let metadata = pair.destination.metadata(&key).unwrap();
+            same(&key, &metadata["custom_metadata"], &json!({ "k": key }));
+            // Even where it had to be off for the versions that were written.
+            same(&key, &metadata["delete_version_after"], &json!("24h0m0s"));
+            same(&key, &metadata["versions"]["6"]["deletion_time"], &json!(""));
         }
     }
 }

@@ -111,6 +111,8 @@ struct Steps {
     doubtful: Vec<u64>,
     /// To write.
     write: Vec<u64>,
+    /// No longer kept there, though the origin keeps them.
+    dropped: Vec<u64>,
 }
 
 impl Steps {
@@ -138,6 +140,7 @@ impl Steps {
                 current + 1
             ));
         }
+        let oldest = there.first_key_value().map_or(0, |(&oldest, _)| oldest);
         let mut steps = Steps::default();
         for (&number, &state) in here {
             if number > current {
@@ -146,6 +149,10 @@ impl Steps {
             }
             let is_copy = copies.hold(number, current);
             match (state, there.get(&number)) {
+                (_, None) if number < oldest => {
+                    steps.dropped.push(number);
+                    continue;
+                }
                 (_, None) => return Err(format!("version {number} is no longer kept there")),
                 (State::Live, Some(State::Live)) => steps.compare.push(number),
                 (State::Live, Some(State::Deleted)) => steps.undelete.push(number),
@@ -218,6 +225,17 @@ impl Place<'_> {
             return Ok(Outcome::Impossible(why));
         }
         let mut lines = self.write(past, &steps.write, settings, there)?;
+        let dropped = match steps.dropped.first() {
+            None if steps.write.len() > 1 => self.find_dropped(past)?,
+            first => first.copied(),
+        };
+        lines.extend(dropped.map(|number| {
+            format!(
+                "fewer versions are kept at {} than at the origin (version {number} is dropped already); raise its mount's \
+                 `max_versions`",
+                self.path
+            )
+        }));
         let mut kept = steps.doubtful.clone();
         kept.retain(|number| here.get(number) == Some(&State::Destroyed));
         if !kept.is_empty() {
@@ -330,9 +348,6 @@ impl Place<'_> {
         if meanwhile != *settings {
             self.engine.reset(self.session, self.path, settings)?;
         }
-        if lacking.len() > 1 {
-            remarks.extend(self.find_lost(past)?);
-        }
         Ok(remarks)
     }
 
@@ -343,17 +358,11 @@ impl Place<'_> {
     }
 
     /// A destination that keeps fewer versions than the origin has dropped some of them again.
-    fn find_lost(&self, past: &[Past]) -> Result<Option<String>> {
+    fn find_dropped(&self, past: &[Past]) -> Result<Option<u64>> {
         let now = self.engine.metadata(self.session, self.path)?;
         let now = now.unwrap_or_else(Metadata::of_nothing);
-        let lost = past.iter().find(|past| !now.versions.contains_key(&past.number));
-        Ok(lost.map(|first| {
-            format!(
-                "fewer versions are kept at {} than at the origin (version {} is dropped already); raise its mount's \
-                 `max_versions`",
-                self.path, first.number
-            )
-        }))
+        let mut numbers = past.iter().map(|past| past.number);
+        Ok(numbers.find(|number| !now.versions.contains_key(number)))
     }
 }
 
@@ -457,6 +466,11 @@ mod tests {
             let found = Steps::between(&states(here, first), (&there, there.len() as u64), copies(0, 0)).unwrap_err();
             assert!(found.contains(why), "{found}");
         }
+        let steps = Steps::between(&states("llllx", 1), (&states("ld", 3), 4), copies(0, 4)).unwrap();
+        assert_eq!((steps.dropped, steps.write), (vec![1, 2], vec![5]));
+        let gap = BTreeMap::from([(1, State::Live), (3, State::Live)]);
+        let found = Steps::between(&states("lll", 1), (&gap, 3), copies(0, 3)).unwrap_err();
+        assert!(found.contains("version 2 is no longer kept there"), "{found}");
         // Of what the destination has beyond the origin's first version nothing is asked.
         assert!(Steps::between(&states("l", 3), (&states("ll", 1), 2), copies(0, 0)).is_ok());
     }
