@@ -82,6 +82,37 @@ fn versions_have_their_numbers_and_states() {
 }
 
 #[test]
+fn what_was_deleted_before_it_was_copied_stays_so_there_and_spoils_no_numbers() {
+    let pair = pair();
+    varied(&pair, "a");
+    pair.sync().expect_code(0);
+    pair.origin.undelete("a", &[2]);
+    let expect_others_equal = || {
+        let mut wanted = history(&pair.origin, "a");
+        wanted.insert(2, json!("deleted"));
+        same("versions", history(&pair.destination, "a"), wanted);
+    };
+    let told = ["versions [2] stay deleted", "deleted at the origin when it was copied"];
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1), ("failed", 0)]);
+    expect_problem(&output, &pair.origin.data_path("a"), &told);
+    expect_others_equal();
+    // Several at once, and one that is withdrawn.
+    put(&pair, "a", 6..=8);
+    pair.origin.destroy("a", &[4, 7]);
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1), ("failed", 0)]);
+    expect_problem(&output, &pair.origin.data_path("a"), &told);
+    expect_others_equal();
+    // A run that was cut off has left it in sight.
+    pair.destination.undelete("a", &[2]);
+    put(&pair, "a", 9..=9);
+    expect(&pair.sync(), 0, "saved", &[("updated", 1), ("failed", 0)]);
+    expect_others_equal();
+    expect(&pair.sync(), 0, "unchanged", &[]);
+}
+
+#[test]
 fn equal_versions_are_adopted() {
     let pair = pair();
     put(&pair, "plain", 1..=4);

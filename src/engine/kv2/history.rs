@@ -215,16 +215,22 @@ impl Place<'_> {
             Ok(steps) => steps,
             Err(why) => return Ok(Outcome::Impossible(why)),
         };
-        if let Some(why) = self.compare(past, &steps.compare)? {
+        let mut empty = Vec::new();
+        if let Some(why) = self.compare(past, &steps.compare, &mut empty)? {
             return Ok(Outcome::Impossible(why));
         }
         self.recognise(&mut steps, there)?;
         self.mark("delete", &[&steps.delete[..], &steps.spared].concat())?;
         self.mark("destroy", &steps.destroy)?;
-        if let Some(why) = self.undelete(past, &steps.undelete)? {
+        if let Some(why) = self.undelete(past, &steps.undelete, &mut empty)? {
             return Ok(Outcome::Impossible(why));
         }
+        self.mark("delete", &empty)?;
         let mut lines = self.write(past, &steps.write, settings, there)?;
+        if !empty.is_empty() {
+            let cause = "since it was deleted at the origin when it was copied, and its data is not there";
+            lines.push(format!("versions {empty:?} stay deleted at {}, {cause}", self.path));
+        }
         let dropped = match steps.dropped.first() {
             None if steps.write.len() > 1 => self.find_dropped(past)?,
             first => first.copied(),
@@ -252,8 +258,10 @@ impl Place<'_> {
         }))
     }
 
-    /// Why the versions that both have are not the same, if they aren't.
-    fn compare(&self, past: &[Past], numbers: &[u64]) -> Result<Option<String>> {
+    /// Why the versions that both have are not the same, if they aren't. Older ones that are only placeholders are no
+    /// reason, and are added to `empty`.
+    fn compare(&self, past: &[Past], numbers: &[u64], empty: &mut Vec<u64>) -> Result<Option<String>> {
+        let latest = past.last().map(|latest| latest.number);
         for past in past.iter().filter(|past| numbers.contains(&past.number)) {
             let Content::Live(wanted, expiry) = &past.content else {
                 continue;
@@ -264,6 +272,9 @@ impl Place<'_> {
                     if !super::metadata::outlives(&until, expiry) {
                         return Ok(Some(format!("version {number} there expires before the origin's")));
                     }
+                }
+                Some(Content::Live(found, _)) if found.get() == PLACEHOLDER && Some(number) != latest => {
+                    empty.push(number);
                 }
                 Some(Content::Live(..)) => return Ok(Some(format!("version {number} there holds something else"))),
                 _ => return Err(changed(number)),
@@ -295,9 +306,9 @@ impl Place<'_> {
     }
 
     /// Takes deletes back. What comes to light and is not the origin's is deleted again at once.
-    fn undelete(&self, past: &[Past], numbers: &[u64]) -> Result<Option<String>> {
+    fn undelete(&self, past: &[Past], numbers: &[u64], empty: &mut Vec<u64>) -> Result<Option<String>> {
         self.mark("undelete", numbers)?;
-        let why = self.compare(past, numbers);
+        let why = self.compare(past, numbers, empty);
         if !matches!(why, Ok(None)) {
             self.mark("delete", numbers)?;
         }
