@@ -203,3 +203,27 @@ fn no_mount_is_made_where_an_auth_method_is_missing() {
         "it promises nothing",
     );
 }
+
+#[test]
+fn a_mount_that_the_token_can_not_see_is_not_taken_for_a_missing_one() {
+    let mut pair = Pair::new();
+    pair.seed(&["a"]);
+    let vault = vault_server::destination();
+    let name = pair.destination.trim_end_matches('/').to_owned();
+    vault.policy(
+        &name,
+        &format!("path \"sys/mounts/{name}\" {{ capabilities = [\"update\"] }}"),
+    );
+    let token = vault.create_token(&[&name], "1h", json!({}));
+    pair.configure(|config| config["destinations"][0]["vault"]["token"] = json!(token));
+    pair.configure_destination("createMounts", json!(true));
+    let uuid = pair.destination.uuid();
+    let output = pair.sync();
+    output.expect_code(1);
+    expect_problem(
+        &output,
+        "",
+        &["the token lacks the capabilities list on", "add to its policy"],
+    );
+    same("the mount", pair.destination.uuid(), uuid);
+}

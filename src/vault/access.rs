@@ -144,13 +144,12 @@ impl Session<'_> {
     pub fn namespace_of(&self, path: &str) -> Result<String> {
         #[derive(Deserialize)]
         struct Below {
-            #[serde(default)]
-            keys: Vec<String>,
+            keys: Option<Vec<String>>,
         }
         let mut known = String::new();
         loop {
             let below = match self.read(&format!("{known}sys/internal/ui/namespaces")) {
-                Ok(Found::Live(reply)) => data::<Below>(&reply)?.keys,
+                Ok(Found::Live(reply)) => data::<Below>(&reply)?.keys.unwrap_or_default(),
                 Ok(Found::Deleted(_) | Found::Absent) => Vec::new(),
                 // A server without namespaces does not know this path.
                 Err(error) if matches!(error.kind(), Kind::Denied | Kind::NotFound | Kind::Refused) => Vec::new(),
