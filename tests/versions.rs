@@ -157,6 +157,45 @@ fn older_versions_that_are_withdrawn_here_are_withdrawn_there_before_anything_is
 }
 
 #[test]
+fn where_deletes_are_ignored_no_version_is_withdrawn() {
+    let mut pair = pair();
+    pair.configure_destination("ignoreDeletes", json!(true));
+    put(&pair, "a", 1..=4);
+    varied(&pair, "varied");
+    pair.sync().expect_code(0);
+    // What was never there is not made to be.
+    expect_equal(&pair, &["a", "varied"]);
+    let before = history(&pair.destination, "a");
+    pair.origin.destroy("a", &[1, 2]);
+    let delete = format!("{}delete/a", pair.origin);
+    pair.origin.vault.ok("POST", &delete, Some(&json!({"versions": [3]})));
+    pair.forget_requests();
+    let output = pair.sync();
+    let report = expect(&output, 0, "saved", &[("updated", 1), ("failed", 0)]);
+    same("problems", &report["errors"], &json!([]));
+    same("versions", history(&pair.destination, "a"), before.clone());
+    put(&pair, "a", 5..=6);
+    pair.sync().expect_code(0);
+    for part in ["delete", "destroy"] {
+        same(
+            part,
+            pair.at_destination
+                .count(format!("POST /v1/{}{part}/a", pair.destination)),
+            0,
+        );
+    }
+    let mut wanted = before;
+    wanted.extend([(5, json!({"v": 5})), (6, json!({"v": 6}))]);
+    same("versions", history(&pair.destination, "a"), wanted);
+    expect(&pair.sync(), 0, "unchanged", &[]);
+    // From then on where they are not ignored any more.
+    pair.configure_destination("ignoreDeletes", json!(false));
+    put(&pair, "a", 7..=7);
+    pair.sync().expect_code(0);
+    expect_equal(&pair, &["a"]);
+}
+
+#[test]
 fn a_secret_deleted_and_undeleted_here_is_so_there() {
     let pair = pair();
     put(&pair, "a", 1..=2);

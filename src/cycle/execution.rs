@@ -230,6 +230,9 @@ impl Execution<'_> {
             false => engine.fetch(session, &write.path),
         };
         match fetched.context(|| "read it at the origin")? {
+            Fetched::Live(secret, insight) if self.settings.ignore_deletes => {
+                Ok(Some((secret.keeping_versions(), insight)))
+            }
             Fetched::Live(secret, insight) => Ok(Some((secret, insight))),
             Fetched::Gone => Ok(None),
         }

@@ -42,6 +42,13 @@ pub struct Beside {
 }
 
 impl Beside {
+    /// From now on no version that is there is deleted or destroyed where this is stored.
+    pub(super) fn keep_versions(&mut self) {
+        if let Some(whole) = &mut self.whole {
+            whole.withdraws = false;
+        }
+    }
+
     /// Whether both say the same, as far as both were read.
     pub(super) fn matches(&self, other: &Beside) -> bool {
         let settings = |beside: &Beside| beside.whole.as_ref().map(|whole| whole.settings.clone());
@@ -58,6 +65,8 @@ struct Whole {
     settings: Settings,
     /// The versions that the origin still has, in order and without a gap, the latest last; only where all are wanted.
     history: Option<Vec<Past>>,
+    /// Whether what is withdrawn of it at the origin is withdrawn there too.
+    withdraws: bool,
 }
 
 /// The answer to a data read: the secret with the metadata of the version read. The data may be `null`, since a secret
@@ -133,6 +142,7 @@ impl Kv2 {
                 beside.whole = Some(Whole {
                     settings: metadata.settings,
                     history,
+                    withdraws: true,
                 });
             }
             return Ok(Fetched::Live(secret, insight));

@@ -158,6 +158,15 @@ impl Secret {
         Secret { data, beside: None }
     }
 
+    /// The same, but no version that is there is deleted or destroyed where it is stored.
+    #[must_use]
+    pub fn keeping_versions(mut self) -> Secret {
+        if let Some(beside) = &mut self.beside {
+            beside.keep_versions();
+        }
+        self
+    }
+
     /// Whether one is a true copy of the other: as far as both engines have them, data, custom metadata and settings.
     pub fn matches(&self, other: &Secret) -> bool {
         match (&self.beside, &other.beside) {

@@ -172,6 +172,13 @@ impl Steps {
 }
 
 impl Steps {
+    /// Leaves all versions alone but these.
+    fn withdraw_only(&mut self, numbers: &[u64]) {
+        self.delete.retain(|number| numbers.contains(number));
+        self.destroy.retain(|number| numbers.contains(number));
+        self.spared.clear();
+    }
+
     /// Whether there is more to do than to compare.
     fn change_anything(&self) -> bool {
         let changes = [&self.delete, &self.destroy, &self.undelete, &self.spared, &self.write];
@@ -198,6 +205,8 @@ pub struct Place<'a> {
     pub session: Session<'a>,
     /// The path of the data.
     pub path: &'a str,
+    /// Whether versions that are there may be deleted and destroyed.
+    pub withdraws: bool,
 }
 
 impl Place<'_> {
@@ -219,7 +228,10 @@ impl Place<'_> {
         if let Some(why) = self.compare(past, &steps.compare, &mut empty)? {
             return Ok(Outcome::Impossible(why));
         }
-        self.recognise(&mut steps, there)?;
+        let placeholders = self.recognise(&mut steps, there)?;
+        if !self.withdraws {
+            steps.withdraw_only(&placeholders);
+        }
         self.mark("delete", &[&steps.delete[..], &steps.spared].concat())?;
         self.mark("destroy", &steps.destroy)?;
         if let Some(why) = self.undelete(past, &steps.undelete, &mut empty)? {
@@ -243,7 +255,7 @@ impl Place<'_> {
             )
         }));
         let mut kept = steps.doubtful.clone();
-        kept.retain(|number| here.get(number) == Some(&State::Destroyed));
+        kept.retain(|number| self.withdraws && here.get(number) == Some(&State::Destroyed));
         if !kept.is_empty() {
             let why = "that were destroyed at the origin are only deleted at";
             let cause = "since it can't be told whether they are copies; destroy them by hand";
@@ -283,8 +295,8 @@ impl Place<'_> {
         Ok(None)
     }
 
-    /// What a run that was cut off has left in place of a withdrawn version is known by its being empty.
-    fn recognise(&self, steps: &mut Steps, there: &Metadata) -> Result<()> {
+    /// What a run that was cut off has left in place of a withdrawn version is known by its being empty: those.
+    fn recognise(&self, steps: &mut Steps, there: &Metadata) -> Result<Vec<u64>> {
         let mut placeholders = Vec::new();
         for &number in &steps.doubtful {
             if there.versions.get(&number) != Some(&State::Live) {
@@ -302,7 +314,7 @@ impl Place<'_> {
             .partition(|number| placeholders.contains(number));
         steps.destroy.extend::<Vec<u64>>(ours);
         steps.spared = spared;
-        Ok(())
+        Ok(placeholders)
     }
 
     /// Takes deletes back. What comes to light and is not the origin's is deleted again at once.

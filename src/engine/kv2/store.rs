@@ -111,6 +111,7 @@ impl Kv2 {
             engine: self,
             session,
             path,
+            withdraws: whole.withdraws,
         };
         match place.settle(past, &whole.settings, &metadata, expected)? {
             history::Outcome::Settled(stored) => Ok(stored),
