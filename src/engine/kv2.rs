@@ -42,6 +42,13 @@ pub struct Beside {
 }
 
 impl Beside {
+    /// From now on no version that is there is deleted or destroyed where this is stored.
+    pub(super) fn keep_versions(&mut self) {
+        if let Some(whole) = &mut self.whole {
+            whole.withdraws = false;
+        }
+    }
+
     /// What of `copy` is not the same, as far as both were read. Of a secret that was not read whole it is known already that
     /// it has no settings of its own.
     pub(super) fn difference(&self, copy: &Beside) -> Option<Part> {
@@ -66,6 +73,8 @@ struct Whole {
     settings: Settings,
     /// The versions that the origin still has, in order and without a gap, the latest last; only where all are wanted.
     history: Option<Vec<Past>>,
+    /// Whether what is withdrawn of it at the origin is withdrawn there too.
+    withdraws: bool,
 }
 
 /// The answer to a data read: the secret with the metadata of the version read. The data may be `null`, since a secret
@@ -141,6 +150,7 @@ impl Kv2 {
                 beside.whole = Some(Whole {
                     settings: metadata.settings,
                     history,
+                    withdraws: true,
                 });
             }
             return Ok(Fetched::Live(secret, insight));

@@ -158,6 +158,15 @@ impl Secret {
         Secret { data, beside: None }
     }
 
+    /// The same, but no version that is there is deleted or destroyed where it is stored.
+    #[must_use]
+    pub fn keeping_versions(mut self) -> Secret {
+        if let Some(beside) = &mut self.beside {
+            beside.keep_versions();
+        }
+        self
+    }
+
     /// What of `copy` is not a true copy: as far as both engines have them, data, custom metadata, settings and, if both
     /// were read with them, older versions.
     pub fn difference(&self, copy: &Secret) -> Option<Part> {
@@ -205,8 +214,32 @@ pub enum Expected {
     Absent,
     /// Nothing.
     Unknown,
-    /// This version of the origin's was copied there, and nothing since.
-    Copied(u64),
+    /// The origin's secret was copied there, and nothing since.
+    Copied(Copies),
+}
+
+/// Which versions at a destination are surely copies of the origin's of the same numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// None up to this one.
+    foreign: u64,
+    /// Those up to this one, if it is the latest there.
+    latest: u64,
+}
+
+impl Copies {
+    /// Those of a secret of which a destination's info says this.
+    pub fn of(known: &Insight) -> Copies {
+        Copies {
+            foreign: known.foreign.into(),
+            latest: known.version,
+        }
+    }
+
+    /// Whether version `number` is one, where `current` is the latest.
+    fn hold(self, number: u64, current: u64) -> bool {
+        current == self.latest && self.foreign < number && number <= self.latest
+    }
 }
 
 /// How a secret came to be where it should be.
@@ -216,10 +249,29 @@ pub enum Stored {
     Written,
     /// The same data was there already.
     Adopted,
-    /// It is there, with something that the user should know, a line each.
-    Remarked(Vec<String>),
+    /// It is there, with something to tell or to remember.
+    Remarked(Remarks),
     /// What stands beside its data may be other than the origin's: it is to be fetched whole and stored again.
     Incomplete,
+}
+
+/// What is to be said of a secret that is where it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What the user should know, a line each.
+    pub lines: Vec<String>,
+    /// Versions there up to this number may not be copies of the origin's; 0 where that can't be or doesn't matter.
+    pub foreign: u64,
+}
+
+impl Stored {
+    /// It is there, and the user should know this.
+    fn with_remark(line: String) -> Stored {
+        Stored::Remarked(Remarks {
+            lines: vec![line],
+            foreign: 0,
+        })
+    }
 }
 
 /// A configured data path with the mount and the engine that it leads to.
