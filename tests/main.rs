@@ -11,6 +11,7 @@
 
 mod cli;
 mod common;
+mod converge;
 mod create_mounts;
 mod daemon;
 mod destination;

@@ -2,11 +2,13 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::common::consul;
+use crate::common::proxy::Action;
 use crate::common::vsync::{Output, Vsync};
 use crate::common::vsync_binary;
 use crate::destination::{Pair, expect, same};
@@ -173,6 +175,9 @@ fn held_ignored_and_pruned_deletes_are_shown_as_what_they_are() {
     };
     pair.configure_destination("exclude", json!(["data/tmp/"]));
     same("orphans", counts(plan(&pair, &[])), [0, 0, 0, 0, 12]);
+    pair.configure_destination("ignoreDeletes", json!(true));
+    same("ignored", counts(plan(&pair, &["--prune"])), [0, 0, 0, 0, 12]);
+    pair.configure_destination("ignoreDeletes", json!(false));
     same("too many", counts(plan(&pair, &["--prune"])), [0, 0, 12, 0, 0]);
     let flags = ["--prune", "--allow-mass-delete"];
     same("allowed", counts(plan(&pair, &flags)), [0, 12, 0, 0, 0]);
@@ -223,6 +228,23 @@ fn a_prune_in_the_first_run_after_a_change_finds_the_places_by_the_old_rules() {
     expect(&output, 0, "saved", &[("added", 2), ("deleted", 2), ("orphans", 0)]);
     same("moved", pair.versions(&keys), [None, None, Some(1), Some(1)]);
     same("nothing left", plan(&pair, &["--prune"]).0, Vec::<Value>::new());
+}
+
+/// What the rules lead to again is copied, and is no orphan any more when the cycle ends.
+#[test]
+fn a_copy_left_behind_that_comes_back_is_planned_once() {
+    for (end, key) in [("/destinations/0", "exclude"), ("/origin", "exclude")] {
+        let mut pair = Pair::new();
+        pair.seed_and_sync(&["tmp/a", "b"]);
+        pair.configure(|config| config.pointer_mut(end).unwrap()[key] = json!(["data/tmp/"]));
+        pair.sync().expect_code(0);
+        pair.configure(|config| config.pointer_mut(end).unwrap()[key] = json!([]));
+        pair.run_origin();
+        let (differences, summary) = plan(&pair, &[]);
+        same(end, lines(&pair, &differences), ["add tmp/a -> tmp/a absent: absent"]);
+        assert_eq!((&summary["add"], &summary["orphans"]), (&json!(1), &json!(0)));
+        expect(&pair.run_destination(), 0, "saved", &[("added", 1), ("orphans", 0)]);
+    }
 }
 
 #[test]
@@ -317,6 +339,7 @@ fn the_transform_tool_shows_rule_and_place_without_any_server() {
     config["origin"]["exclude"] = json!(["/private/"]);
     config["destinations"][0]["name"] = json!("eu");
     config["destinations"][0]["mounts"] = json!(["kv/", "old/"]);
+    config["destinations"][0]["exclude"] = json!(["/here/only/"]);
     config["destinations"][0]["transforms"] = json!([
         {"name": "apps", "from": "^secret/data/apps/(?P<app>\\w+)$", "to": "kv/data/app/secrets"},
         {"name": "lost", "from": "^secret/data/lost", "to": "nowhere/data/x"},
@@ -324,7 +347,7 @@ fn the_transform_tool_shows_rule_and_place_without_any_server() {
     ]);
     let vsync = Vsync::new(&config);
     let stdin =
-        b"secret/data/apps/a\n\nsecret/data/lost/1\r\nsecret/data/v1/x\nkv/data/as/it/is\nsecret/data/private/x\n\
+        b"secret/data/apps/a\n\nsecret/data/lost/1\r\nsecret/data/v1/x\nkv/data/as/it/is\nsecret/data/private/x\nkv/data/here/only/x\n\
                   secret/data/\xc3\xbc b";
     let (code, stdout, stderr) = routes(&vsync, &[], stdin);
     assert_eq!(code, 0, "{stderr}");
@@ -335,6 +358,7 @@ fn the_transform_tool_shows_rule_and_place_without_any_server() {
          version 1)",
         "eu: kv/data/as/it/is -> kv/data/as/it/is (no rule applies)",
         "eu: secret/data/private/x -> secret/data/private/x (no rule applies; left out by include or exclude)",
+        "eu: kv/data/here/only/x -> kv/data/here/only/x (no rule applies; left out by include or exclude)",
         "eu: secret/data/ü b -> secret/data/ü b (no rule applies; outside the destination's mounts: refused)",
     ];
     assert_eq!(stdout.lines().collect::<Vec<_>>(), wanted);
@@ -347,14 +371,64 @@ fn the_transform_tool_shows_rule_and_place_without_any_server() {
             "verdict": "outside"}),
     ];
     assert_eq!((code, &found[..]), (0, &wanted[..]));
-    let (code, stdout, stderr) = routes(&vsync, &[], b"hvs.SECRET\xff\n");
-    assert_eq!((code, stdout.as_str()), (1, ""));
+    let (code, stdout, stderr) = routes(&vsync, &[], b"a\nhvs.SECRET\xff\n");
+    assert_eq!((code, stdout.lines().count()), (1, 1));
     assert!(
-        stderr.contains("read paths from stdin") && !stderr.contains("SECRET"),
+        stderr.contains("read paths from stdin: line 2 is not UTF-8") && !stderr.contains("SECRET"),
         "{stderr}"
     );
     let (code, ..) = routes(&vsync, &["--repair"], b"");
     assert_eq!(code, 2);
+}
+
+/// A config of two ends that nobody asks anything, with these transforms.
+fn with_rules(rules: &Value) -> Vsync {
+    let end = |path: &str| json!({"vault": {"address": "http://127.0.0.1:1", "token": "t"}, "file": {"path": path}});
+    let mut config = json!({"origin": end("o"), "destinations": [end("d")]});
+    config["origin"]["mounts"] = json!(["secret/"]);
+    config["destinations"][0]["transforms"] = rules.clone();
+    Vsync::new(&config)
+}
+
+#[test]
+fn rules_of_one_name_and_huge_ones_are_refused_and_none_backtracks() {
+    let rule = |name: &str, from: &str| json!({"name": name, "from": from, "to": "secret/data/x"});
+    for (rules, message) in [
+        (
+            json!([rule("a", "x"), rule("b", "x"), rule("a", "y")]),
+            "destinations.0.transforms.2.name: is the name of an earlier rule too",
+        ),
+        (
+            json!([rule("a", r"(\w{100}){100}")]),
+            "destinations.0.transforms.0.from: the regular expression is too big",
+        ),
+    ] {
+        let (code, stdout, stderr) = routes(&with_rules(&rules), &[], b"secret/data/a\n");
+        assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+        assert!(stderr.contains(message) && stderr.lines().count() == 1, "{stderr}");
+    }
+    // An engine that backtracks would try 2^10,000 ways.
+    let vsync = with_rules(&json!([rule("slow", "^secret/data/((a+)+)+$")]));
+    let path = format!("secret/data/{}!\n", "a".repeat(10_000));
+    let since = Instant::now();
+    let (code, stdout, _) = routes(&vsync, &[], path.as_bytes());
+    assert_eq!((code, stdout.contains("no rule applies")), (0, true));
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+}
+
+#[test]
+fn an_interrupted_plan_ends_at_once_with_130() {
+    let pair = Pair::new();
+    pair.seed_and_sync(&["a"]);
+    pair.seed(&["b"]);
+    pair.run_origin();
+    let held = pair.at_destination.when("GET /v1/sys/health", Action::Hold);
+    let running = pair.vsync().args(["plan", "-o", "json"]).spawn();
+    held.wait_until_held(1);
+    running.signal("INT");
+    let output = running.wait_exit(Duration::from_secs(10));
+    output.expect_code(130);
+    assert_eq!(output.reports.last().unwrap()["destinations"][0]["result"], "aborted");
 }
 
 /// Changes entries of the destination's stored info, as other origins' states would have left them.

@@ -265,6 +265,32 @@ fn an_active_node_that_dies_between_plan_and_deletes_leads_to_no_delete() {
     assert_eq!(ends.destination.get("app0"), Some(json!({ "n": 0 })));
 }
 
+/// What it shows is older than the copies, and would be written over them.
+#[test]
+fn a_repair_by_what_only_a_standby_shows_is_not_carried_out() {
+    let origin = Origin::<2>::new(start_cluster::<3>());
+    let behind = origin.leave_behind().address.clone();
+    let ends = &origin.ends;
+    let keys = ["app0", "app1", "app2"];
+    for key in keys {
+        ends.origin.put(key, json!({ "fresh": key }));
+    }
+    ends.once().expect_code(0);
+    let line = format!("GET /v1/{}", ends.origin.data_path("app"));
+    let held = ends
+        .origin_proxy
+        .when_first(1, move |seen: &str| seen.starts_with(&line), Action::Hold);
+    let running = ends.vsync.args(["verify", "--repair", "-o", "json"]).spawn();
+    wait_until_held(&running, &held);
+    ends.origin_proxy.when(|_: &str| true, Action::ForwardTo(behind));
+    held.release();
+    let output = running.wait_exit(wait::SOON);
+    output.expect_code(1);
+    output.expect(output.stdout.contains("as a standby now"), "it is said why");
+    let copies = keys.map(|key| ends.destination.get(key));
+    assert_eq!(copies, keys.map(|key| Some(json!({ "fresh": key }))));
+}
+
 #[test]
 fn behind_a_destinations_standby_nothing_is_lost_and_nothing_old_is_adopted() {
     let mut nodes = start_cluster::<3>().into_iter();

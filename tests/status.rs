@@ -176,6 +176,84 @@ fn what_is_missing_foreign_or_damaged_is_said_and_the_rest_is_shown() {
     }
 }
 
+/// Neither before the destination's next cycle, which makes it an orphan, nor after it.
+#[test]
+fn what_leaves_the_origins_rules_is_no_lag() {
+    let mut pair = Pair::new();
+    pair.seed_and_sync(&["tmp/a", "b", "c"]);
+    pair.configure_origin("exclude", json!(["data/tmp/"]));
+    pair.run_origin();
+    let (_, ends) = status(&pair);
+    assert_eq!((&ends[1]["lag"], &ends[1]["paths"]), (&json!({"paths": 0}), &json!(3)));
+    pair.run_destination().expect_code(0);
+    let (_, ends) = status(&pair);
+    assert_eq!(ends[1]["lag"], json!({"paths": 0}));
+    assert_eq!(ends[1]["orphans"].as_array().map(Vec::len), Some(1));
+    // What only remembers an orphan is no path that is synced.
+    let from = format!("^{}(?P<key>.+)$", pair.origin.data_path(""));
+    let to = pair.destination.data_path("moved/key");
+    pair.transforms(&[(&from, &to)]);
+    pair.run_destination().expect_code(0);
+    pair.origin.delete("b");
+    pair.sync().expect_code(0);
+    let (_, ends) = status(&pair);
+    assert_eq!((&ends[1]["lag"], &ends[1]["paths"]), (&json!({"paths": 0}), &json!(1)));
+    assert_eq!(ends[1]["orphans"].as_array().map(Vec::len), Some(3));
+}
+
+/// With many buckets an index is long.
+#[test]
+fn the_index_of_each_end_is_read_once_however_much_differs() {
+    let pair = Pair::new();
+    let keys: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    pair.seed_and_sync(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+    for key in &keys {
+        pair.origin.put(key, json!({"v": 2}));
+    }
+    pair.run_origin();
+    let (_, ends) = status(&pair);
+    assert_eq!(ends[1]["lag"]["paths"], 20);
+    for (end, most) in [("origin", 1), ("destination", 1)] {
+        let index = format!("GET /v1/kv/{}{end}/index", pair.sync_path);
+        let read = pair.at_consul.lines(move |line: &str| line.starts_with(&index)).len();
+        assert_eq!(read, most, "{end}");
+    }
+}
+
+/// A lost bucket is no bucket that is equal.
+#[test]
+fn buckets_that_are_lost_make_no_lag_seem_smaller() {
+    for mut simple in Simple::of_each_store() {
+        simple.set("", "numBuckets", json!(1));
+        simple.fill(&["a", "b", "c"]);
+        simple.origin_cycle("saved");
+        simple.destination_cycle("saved");
+        simple.fill(&["d"]);
+        simple.origin_cycle("saved");
+        let look = || simple.vsync.args(["status", "-o", "json"]).run();
+        assert_eq!(look().reports[1]["lag"]["paths"], 1);
+        // The next cycle copies all of them anew.
+        let bytes = simple.info.get("destination/0").unwrap();
+        simple.info.delete("destination/0");
+        let output = look();
+        output.expect_code(0);
+        let end = &output.reports[1];
+        assert_eq!(
+            (&end["damaged"], &end["lag"]["paths"]),
+            (&json!([0]), &json!(4)),
+            "{end}"
+        );
+        simple.info.put("destination/0", bytes);
+        simple.info.delete("origin/0");
+        let output = look();
+        output.expect_code(0);
+        let end = &output.reports[1];
+        assert_eq!(end["lagUnknown"], "bucket 0 of the origin's sync info is lost", "{end}");
+        let text = simple.vsync.args(["status"]).run();
+        text.expect(!text.stdout.contains("up to date"), "it is not called up to date");
+    }
+}
+
 #[test]
 fn a_store_that_is_away_hides_no_other() {
     let mut pair = Pair::new();

@@ -1,5 +1,8 @@
 //! `vsync verify`: what differs is found with its mark, never with a value, and `--repair` makes both ends the same.
 
+mod exact;
+mod guards;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -400,6 +403,27 @@ fn a_sample_compares_its_share() {
     let output = verify(&pair, &["--sample=10%", "--repair"]);
     expect_summary(&output, 0, "repaired", &[("missing", 2), ("repaired", 2)]);
     expect_summary(&verify(&pair, &[]), 3, "differs", &[("equal", 2), ("missing", 18)]);
+}
+
+#[test]
+fn a_sample_goes_for_what_no_info_lists_too() {
+    let pair = Pair::new();
+    seed_and_sync(&pair, &["a"]);
+    let keys = |folder: &str| (0..40).map(|n| format!("{folder}/{n}")).collect::<Vec<_>>();
+    seed(&pair, &keys("new").iter().map(String::as_str).collect::<Vec<_>>());
+    for key in keys("own") {
+        pair.destination.put(&key, json!({ "v": VALUE }));
+    }
+    let output = verify(&pair, &["--sample", "10%"]);
+    // Each by its own chance: 40 of 40 would be one in 10^40.
+    for field in ["missing", "foreign"] {
+        assert!(
+            summary(&output)[field].as_u64() < Some(40),
+            "{field}: {}",
+            summary(&output)
+        );
+    }
+    expect_summary(&verify(&pair, &[]), 3, "differs", &[("missing", 40), ("foreign", 40)]);
 }
 
 #[test]

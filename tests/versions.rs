@@ -82,6 +82,37 @@ fn versions_have_their_numbers_and_states() {
 }
 
 #[test]
+fn what_was_deleted_before_it_was_copied_stays_so_there_and_spoils_no_numbers() {
+    let pair = pair();
+    varied(&pair, "a");
+    pair.sync().expect_code(0);
+    pair.origin.undelete("a", &[2]);
+    let expect_others_equal = || {
+        let mut wanted = history(&pair.origin, "a");
+        wanted.insert(2, json!("deleted"));
+        same("versions", history(&pair.destination, "a"), wanted);
+    };
+    let told = ["versions [2] stay deleted", "deleted at the origin when it was copied"];
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1), ("failed", 0)]);
+    expect_problem(&output, &pair.origin.data_path("a"), &told);
+    expect_others_equal();
+    // Several at once, and one that is withdrawn.
+    put(&pair, "a", 6..=8);
+    pair.origin.destroy("a", &[4, 7]);
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1), ("failed", 0)]);
+    expect_problem(&output, &pair.origin.data_path("a"), &told);
+    expect_others_equal();
+    // A run that was cut off has left it in sight.
+    pair.destination.undelete("a", &[2]);
+    put(&pair, "a", 9..=9);
+    expect(&pair.sync(), 0, "saved", &[("updated", 1), ("failed", 0)]);
+    expect_others_equal();
+    expect(&pair.sync(), 0, "unchanged", &[]);
+}
+
+#[test]
 fn equal_versions_are_adopted() {
     let pair = pair();
     put(&pair, "plain", 1..=4);
@@ -123,6 +154,45 @@ fn older_versions_that_are_withdrawn_here_are_withdrawn_there_before_anything_is
         changes[0].contains("/destroy/a") && changes[1].contains("/data/a"),
         "{changes:?}"
     );
+}
+
+#[test]
+fn where_deletes_are_ignored_no_version_is_withdrawn() {
+    let mut pair = pair();
+    pair.configure_destination("ignoreDeletes", json!(true));
+    put(&pair, "a", 1..=4);
+    varied(&pair, "varied");
+    pair.sync().expect_code(0);
+    // What was never there is not made to be.
+    expect_equal(&pair, &["a", "varied"]);
+    let before = history(&pair.destination, "a");
+    pair.origin.destroy("a", &[1, 2]);
+    let delete = format!("{}delete/a", pair.origin);
+    pair.origin.vault.ok("POST", &delete, Some(&json!({"versions": [3]})));
+    pair.forget_requests();
+    let output = pair.sync();
+    let report = expect(&output, 0, "saved", &[("updated", 1), ("failed", 0)]);
+    same("problems", &report["errors"], &json!([]));
+    same("versions", history(&pair.destination, "a"), before.clone());
+    put(&pair, "a", 5..=6);
+    pair.sync().expect_code(0);
+    for part in ["delete", "destroy"] {
+        same(
+            part,
+            pair.at_destination
+                .count(format!("POST /v1/{}{part}/a", pair.destination)),
+            0,
+        );
+    }
+    let mut wanted = before;
+    wanted.extend([(5, json!({"v": 5})), (6, json!({"v": 6}))]);
+    same("versions", history(&pair.destination, "a"), wanted);
+    expect(&pair.sync(), 0, "unchanged", &[]);
+    // From then on where they are not ignored any more.
+    pair.configure_destination("ignoreDeletes", json!(false));
+    put(&pair, "a", 7..=7);
+    pair.sync().expect_code(0);
+    expect_equal(&pair, &["a"]);
 }
 
 #[test]
@@ -209,12 +279,70 @@ fn a_foreign_version_is_never_destroyed() {
     );
     let wanted = BTreeMap::from([(1, json!("deleted")), (2, json!({"v": 2}))]);
     same("versions", history(&pair.destination, "a"), wanted);
+    let foreign = json!({"foreign": 1});
     pair.destination.undelete("a", &[1]);
-    same(
-        "the foreign version",
-        &history(&pair.destination, "a")[&1],
-        &json!({"foreign": 1}),
-    );
+    same("the foreign version", &history(&pair.destination, "a")[&1], &foreign);
+    // Nor later, when versions after it are surely copies.
+    put(&pair, "a", 3..=3);
+    pair.sync().expect_code(0);
+    pair.destination.undelete("a", &[1]);
+    same("the foreign version", &history(&pair.destination, "a")[&1], &foreign);
+    pair.origin.destroy("a", &[2]);
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1)]);
+    expect_problem(&output, &pair.origin.data_path("a"), &["versions [1]", "only deleted"]);
+    same("the copy", &history(&pair.destination, "a")[&2], &json!("destroyed"));
+    pair.destination.undelete("a", &[1]);
+    same("the foreign version", &history(&pair.destination, "a")[&1], &foreign);
+    expect(&pair.sync(), 0, "unchanged", &[]);
+}
+
+#[test]
+fn a_foreign_version_that_was_deleted_with_the_origins_is_not_destroyed_with_it() {
+    let pair = pair();
+    let foreign = json!({"foreign": 1});
+    pair.destination.put("a", foreign.clone());
+    put(&pair, "a", 1..=2);
+    let delete = format!("{}delete/a", pair.origin);
+    pair.origin.vault.ok("POST", &delete, Some(&json!({"versions": [1]})));
+    pair.sync().expect_code(0);
+    pair.origin.destroy("a", &[1]);
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1)]);
+    expect_problem(&output, &pair.origin.data_path("a"), &["versions [1]", "only deleted"]);
+    pair.destination.undelete("a", &[1]);
+    same("the foreign version", &history(&pair.destination, "a")[&1], &foreign);
+}
+
+#[test]
+fn where_numbers_are_not_the_origins_nothing_is_destroyed() {
+    let pair = pair();
+    let foreign = json!({"foreign": 1});
+    // One number further there: the secret's own first version is the second one.
+    pair.destination.put("a", foreign.clone());
+    put(&pair, "a", 1..=1);
+    pair.sync().expect_code(0);
+    same("versions", history(&pair.destination, "a").len(), 2);
+    // A secret that leaked, and what came of it.
+    put(&pair, "a", 2..=3);
+    pair.origin.destroy("a", &[1]);
+    let delete = format!("{}delete/a", pair.origin);
+    pair.origin.vault.ok("POST", &delete, Some(&json!({"versions": [2]})));
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1)]);
+    same("the latest", pair.destination.get("a"), pair.origin.get("a"));
+    pair.destination.undelete("a", &[1]);
+    same("the foreign version", &history(&pair.destination, "a")[&1], &foreign);
+    // The same where equal data makes the numbers seem to be the same.
+    pair.destination.put("b", foreign.clone());
+    for _ in 1..=2 {
+        pair.origin.put("b", json!({"v": "same"}));
+        pair.sync().expect_code(0);
+    }
+    pair.origin.destroy("b", &[1]);
+    pair.sync().expect_code(0);
+    pair.destination.undelete("b", &[1]);
+    same("the foreign version", &history(&pair.destination, "b")[&1], &foreign);
 }
 
 #[test]
@@ -232,11 +360,25 @@ fn a_key_that_keeps_many_versions_does_so_there_and_a_mount_that_keeps_few_is_to
     put(&pair, "few", 1..=4);
     let output = pair.sync();
     expect(&output, 0, "saved", &[("added", 1)]);
-    expect_problem(
-        &output,
-        &pair.origin.data_path("few"),
-        &["fewer versions are kept", "max_versions"],
-    );
+    let few = pair.origin.data_path("few");
+    expect_problem(&output, &few, &["fewer versions are kept", "max_versions"]);
+    // What it does keep has the origin's numbers all the same.
+    let newest = |data: [Value; 2], last: u64| {
+        let wanted: BTreeMap<_, _> = (last - 1..).zip(data).collect();
+        same("versions", history(&pair.destination, "few"), wanted);
+    };
+    put(&pair, "few", 5..=6);
+    let output = pair.sync();
+    expect(&output, 0, "saved", &[("updated", 1)]);
+    expect_problem(&output, &few, &["fewer versions are kept", "version 1 is dropped"]);
+    newest([json!({"v": 5}), json!({"v": 6})], 6);
+    pair.origin.destroy("few", &[5, 2]);
+    expect(&pair.sync(), 0, "saved", &[("updated", 1)]);
+    newest([json!("destroyed"), json!({"v": 6})], 6);
+    put(&pair, "few", 7..=7);
+    expect(&pair.sync(), 0, "saved", &[("updated", 1)]);
+    newest([json!({"v": 6}), json!({"v": 7})], 7);
+    expect(&pair.sync(), 0, "unchanged", &[]);
 }
 
 #[test]
@@ -323,8 +465,10 @@ fn change(pair: &Pair, key: &str) {
     pair.origin.destroy(key, &[1, 4]);
     let path = format!("{}delete/{key}", pair.origin);
     pair.origin.vault.ok("POST", &path, Some(&json!({"versions": [2, 5]})));
-    pair.origin
-        .post_metadata(key, json!({"custom_metadata": {"k": key}, "max_versions": 12}));
+    pair.origin.post_metadata(
+        key,
+        json!({"custom_metadata": {"k": key}, "max_versions": 12, "delete_version_after": "24h"}),
+    );
 }
 
 #[test]
@@ -358,11 +502,11 @@ fn killed_at_any_request_it_is_finished_by_the_next_run() {
             let report = expect(&pair.sync(), 0, "saved", &[("updated", 1), ("failed", 0)]);
             same(&key, &report["errors"], &json!([]));
             expect_equal(&pair, &[&key]);
-            same(
-                &key,
-                &pair.destination.metadata(&key).unwrap()["custom_metadata"],
-                &json!({ "k": key }),
-            );
+            let metadata = pair.destination.metadata(&key).unwrap();
+            same(&key, &metadata["custom_metadata"], &json!({ "k": key }));
+            // Even where it had to be off for the versions that were written.
+            same(&key, &metadata["delete_version_after"], &json!("24h0m0s"));
+            same(&key, &metadata["versions"]["6"]["deletion_time"], &json!(""));
         }
     }
 }

@@ -234,7 +234,8 @@ impl Destination {
             plan.spare_copies();
         }
         report.tasks = options.dry_run.then(|| tasks(&plan));
-        self.hold_back(run, &own, &mut plan, options)?;
+        let due = plan.deletes_of_copies();
+        self.hold_back(run, &own, (&mut plan, due), options)?;
         if options.dry_run {
             count_tasks(run.tally, &plan);
         }
@@ -347,24 +348,26 @@ impl Destination {
         })
     }
 
-    /// Carries out a part of the plan that was prepared, and saves what was done.
+    /// Carries out a part of the plan that was prepared, and saves what was done. How many copies the whole plan would
+    /// have deleted, `due`, decides whether any is: else a limit would be no limit for whoever goes by parts.
     ///
     /// # Errors
     /// If it ended before it was through.
-    pub(crate) fn mend(&self, run: &Run, prepared: Prepared, mut plan: Plan, options: Options) -> Result<Outcome> {
+    pub(crate) fn mend(
+        &self,
+        run: &Run,
+        prepared: &Prepared,
+        (mut plan, due): (Plan, u64),
+        options: Options,
+    ) -> Result<Outcome> {
         let Prepared { place, own, planned } = prepared;
         if self.settings.ignore_deletes {
             plan.spare_copies();
         }
-        self.hold_back(run, &own, &mut plan, options)?;
+        self.hold_back(run, own, (&mut plan, due), options)?;
         let unloaded = own.unloaded_counts()?;
-        self.carry_out(
-            run,
-            (&own, &unloaded),
-            (&place, &planned.rules, planned.active),
-            plan,
-            false,
-        )
+        let active = planned.active.clone();
+        self.carry_out(run, (own, &unloaded), (place, &planned.rules, active), plan, false)
     }
 
     fn own_place(&self, run: &Run, options: Options, (data_paths, meta): (&[String], Option<&Meta>)) -> Result<Place> {
@@ -463,12 +466,11 @@ impl Destination {
         active.health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace
     }
 
-    /// How many deletes are to be held back since they are suspiciously many, and of how many secrets known here.
+    /// If so many deletes are to be held back since they are suspiciously many: of how many secrets known here.
     ///
     /// # Errors
     /// If the store doesn't answer.
-    pub(crate) fn held_back(&self, own: &OwnInfo, plan: &Plan, options: Options) -> Result<Option<(u64, u64)>> {
-        let deletes = plan.deletes_of_copies();
+    pub(crate) fn held_back(&self, own: &OwnInfo, deletes: u64, options: Options) -> Result<Option<u64>> {
         if deletes == 0 || options.allow_mass_delete {
             return Ok(None);
         }
@@ -476,19 +478,24 @@ impl Destination {
         // What a mass deletion deletes comes in many small cycles, too.
         let before = self.keeper.deleted();
         let is_exceeded = self.settings.max_deletes.exceeded(deletes + before, known + before);
-        Ok(is_exceeded.then_some((deletes, known)))
+        Ok(is_exceeded.then_some(known))
     }
 
-    /// Takes the deletes out of the plan if they are suspiciously many.
-    fn hold_back(&self, run: &Run, own: &OwnInfo, plan: &mut Plan, options: Options) -> Result<()> {
-        let Some((deletes, known)) = self.held_back(own, plan, options)? else {
+    /// Takes the deletes out of the plan if those that are `due` are suspiciously many.
+    fn hold_back(&self, run: &Run, own: &OwnInfo, (plan, due): (&mut Plan, u64), options: Options) -> Result<()> {
+        let deletes = plan.deletes_of_copies();
+        let held_back = match deletes {
+            0 => None,
+            _ => self.held_back(own, due, options)?,
+        };
+        let Some(known) = held_back else {
             return Ok(());
         };
         plan.spare_copies();
         Tally::add(&run.tally.held, deletes);
         Tally::add(&run.tally.stuck, deletes);
         let why = format!(
-            "{deletes} deletes are held back: more than maxDeletes allows of the {known} secrets known here; if they are \
+            "{due} deletes are held back: more than maxDeletes allows of the {known} secrets known here; if they are \
              meant, run once with --allow-mass-delete (--dry-run lists them)"
         );
         run.warn(None, Error::new(Kind::Refused, why));

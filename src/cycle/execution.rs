@@ -14,7 +14,7 @@ use super::saver::Signal;
 use super::workers;
 use super::{Problem, Run, reach};
 use crate::config::DestinationSettings;
-use crate::engine::{DataPath, Expected, Fetched, Presence, Secret, Stored, holder};
+use crate::engine::{DataPath, Expected, Fetched, Presence, Remarks, Secret, Stored, holder};
 use crate::error::{Context, Error, Kind, Result, fail};
 use crate::sync_info::{Insight, Operation, SyncInfo, Versions};
 use crate::vault::{Active, Vault};
@@ -183,10 +183,12 @@ impl Execution<'_> {
             }
             stored = store(&secret, Expected::Copied(write.copied))?;
         }
-        if let Stored::Remarked(remarks) = stored {
-            for remark in remarks {
-                self.run.warn(Some(&write.path), Error::new(Kind::Refused, remark));
-            }
+        let remarks = match stored {
+            Stored::Remarked(remarks) => remarks,
+            _ => Remarks::default(),
+        };
+        for line in remarks.lines {
+            self.run.warn(Some(&write.path), Error::new(Kind::Refused, line));
         }
         if let Some(loss) = data_path.engine.loses(&secret) {
             self.run.warn(Some(&write.path), Error::new(Kind::Refused, loss));
@@ -199,7 +201,11 @@ impl Execution<'_> {
         self.info.update(&write.path, |known| {
             let mut orphans = known.map(|known| known.orphans).unwrap_or_default();
             orphans.remove(place);
-            Some(Insight { orphans, ..insight })
+            Some(Insight {
+                orphans,
+                foreign: u32::try_from(remarks.foreign).unwrap_or(u32::MAX),
+                ..insight
+            })
         })?;
         Ok(true)
     }
@@ -215,6 +221,9 @@ impl Execution<'_> {
             false => engine.fetch(session, &write.path),
         };
         match fetched.context(|| "read it at the origin")? {
+            Fetched::Live(secret, insight) if self.settings.ignore_deletes => {
+                Ok(Some((secret.keeping_versions(), insight)))
+            }
             Fetched::Live(secret, insight) => Ok(Some((secret, insight))),
             Fetched::Gone => Ok(None),
         }

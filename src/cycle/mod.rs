@@ -40,6 +40,7 @@ use crate::sync_info::{Meta, SyncInfo};
 
 pub use cause::Cause;
 pub use destination::Destination;
+pub(crate) use identity::ensure_still_active;
 pub use identity::{Place, ensure_apart};
 pub use kept::Against;
 pub(crate) use listing::{Listed, feed};

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::identity::ensure_held;
 use crate::engine::{DataPath, Right, kv_version};
 use crate::error::{Context, Error, Kind, Result, fail};
+use crate::filter::is_of_names;
 use crate::scope::Scope;
 use crate::sync_info::{Meta, SecretType};
 use crate::vault::Session;
@@ -37,6 +38,10 @@ impl Mounts<'_> {
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::NotFound) => error,
             outcome => return outcome,
         };
+        if is_of_names(configured) {
+            // No KV mount would help.
+            return Err(missing);
+        }
         if !self.are_created {
             let hint = "if it is missing, create it, or set `createMounts` to true for this destination";
             return fail(missing.kind(), format!("{missing}; {hint}")).map_err(Error::fatal);
@@ -46,7 +51,14 @@ impl Mounts<'_> {
             Some(origin) => wanted(configured, &origin).context(context)?,
             None => (configured.to_string(), SecretType::KvV2, 2),
         };
-        let path = format!("sys/mounts/{}", mount.trim_end_matches('/'));
+        let namespace = session.namespace_of(&mount).context(context)?;
+        let name = mount.strip_prefix(&namespace).unwrap_or_default().trim_end_matches('/');
+        if name.is_empty() {
+            return fail(Kind::Config, "it is a namespace, and no mount can be made in its place")
+                .map_err(Error::fatal)
+                .context(context);
+        }
+        let path = format!("{namespace}sys/mounts/{name}");
         let right = Right {
             path: path.clone(),
             capability: "update",

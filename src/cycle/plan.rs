@@ -10,7 +10,7 @@ use super::cause::Cause;
 use super::identity::Place;
 use super::routes::Routes;
 use crate::config::DestinationSettings;
-use crate::engine::{self, Engine, FingerprintKey, Right, can_hold, holder};
+use crate::engine::{self, Copies, Engine, FingerprintKey, Right, can_hold, holder};
 use crate::error::{Error, Kind, Result, fail};
 use crate::filter::Filter;
 use crate::store::Snapshot;
@@ -116,8 +116,8 @@ pub struct Write {
     pub insight: Insight,
     /// Whether the destination's info says that the path is synced.
     pub is_known: bool,
-    /// The version that the destination's info says was copied; 0 if it says nothing of the kind.
-    pub copied: u64,
+    /// What the destination's info says of the versions that were copied.
+    pub copied: Copies,
     /// Whether what stands beside the data is to be compared too: there is such a thing at the origin, was one when it
     /// was copied, or it can't be told.
     pub is_whole: bool,
@@ -323,7 +323,7 @@ impl Planner<'_> {
                     cause,
                     place: (place != *task.path).then(|| place.into()),
                     is_known,
-                    copied: known.map_or(0, |known| known.version),
+                    copied: known.as_ref().map(Copies::of).unwrap_or_default(),
                     is_whole,
                     operation: if is_known { task.operation } else { Operation::Add },
                     path: task.path,
@@ -334,13 +334,15 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// What the rules lead to again is no orphan any more: it is written, or its delete is confirmed first.
+    /// What the rules lead to again is no orphan any more: it is written, or its delete is confirmed first. That goes for
+    /// another path's delete, too: until it is confirmed, the place is that path's.
     fn prune_orphans(&self, plan: &mut Plan) {
-        let mut led: HashMap<&str, &str> = plan.writes.iter().map(|write| (&*write.path, write.place())).collect();
-        led.extend(plan.deletes.iter().map(|delete| (&*delete.path, &*delete.place)));
+        let led: HashMap<&str, &str> = plan.writes.iter().map(|write| (&*write.path, write.place())).collect();
+        let unconfirmed: HashSet<&str> = plan.deletes.iter().map(|delete| &*delete.place).collect();
         let mut pruned = Vec::new();
         self.info.for_each(|path, known| {
-            let left_behind = known.orphans.iter().filter(|place| led.get(path) != Some(place));
+            let is_led_to = |place: &str| led.get(path) == Some(&place) || unconfirmed.contains(place);
+            let left_behind = known.orphans.iter().filter(|place| !is_led_to(place));
             pruned.extend(left_behind.map(|place| Delete {
                 path: path.into(),
                 place: place.to_string(),

@@ -20,7 +20,7 @@ pub(crate) struct Planned {
     pub origin_mounts: Vec<String>,
     /// Of the origin's index.
     pub index: Hash,
-    /// The origin's active node, if there is anything to ask it.
+    /// The origin's active node, if there was anything to ask it.
     pub active: Option<Active>,
     /// Whether it was made by what the last cycle has left, for what has changed since.
     pub is_small: bool,

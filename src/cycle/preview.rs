@@ -3,6 +3,8 @@
 //! A dry run lists the tasks of a cycle; a preview lists every path that a cycle would touch, or leaves alone although
 //! the two ends differ, each with the reason. Neither reads a secret or writes anything.
 
+use std::collections::HashSet;
+
 use super::cause::Cause;
 use super::own_info::OwnInfo;
 use super::plan::{Delete, Plan, Reason, Refused, Write};
@@ -69,7 +71,7 @@ impl Destination {
     fn changes(&self, run: &Run, own: &OwnInfo, plan: Plan, options: Options) -> Result<Vec<Change>> {
         let orphans = orphans(own, &plan);
         let are_ignored = self.settings().ignore_deletes;
-        let are_held = !are_ignored && self.held_back(own, &plan, options)?.is_some();
+        let are_held = !are_ignored && self.held_back(own, plan.deletes_of_copies(), options)?.is_some();
         let Plan {
             writes,
             deletes,
@@ -116,14 +118,14 @@ fn of_refused(refused: Refused) -> Change {
     }
 }
 
-/// The copies that a change of rules left behind and that the plan leaves there.
+/// The copies that a change of rules left behind and that the plan leaves there, as what they are.
 fn orphans(own: &OwnInfo, plan: &Plan) -> Vec<Change> {
     let pruned = plan.deletes.iter().filter(|delete| delete.reason == Reason::Pruned);
-    let pruned: std::collections::HashSet<(&str, &str)> =
-        pruned.map(|delete| (&*delete.path, &*delete.place)).collect();
+    let mut taken_up: HashSet<(&str, &str)> = pruned.map(|delete| (&*delete.path, &*delete.place)).collect();
+    taken_up.extend(plan.writes.iter().map(|write| (&*write.path, write.place())));
     let mut orphans = Vec::new();
     own.info.for_each(|path, known| {
-        let kept = known.orphans.iter().filter(|place| !pruned.contains(&(path, *place)));
+        let kept = known.orphans.iter().filter(|place| !taken_up.contains(&(path, *place)));
         orphans.extend(kept.map(|place| Change {
             path: path.into(),
             place: Some(place.to_string()),

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 
 use serde::Serialize;
 
-use super::{Daemon, held::Held, who};
+use super::{Daemon, held::Held, not_started};
 use crate::config::Settings;
 use crate::cycle::worst_exit_code;
 use crate::error::{Context, Error, Kind, Result};
@@ -42,9 +42,7 @@ impl Daemon {
     /// Compares the secrets of each destination with the origin's and prints what differs; the exit code. `all`: what is
     /// equal is printed, too.
     pub fn verify(&self, options: verify::Options, all: bool, scope: &Scope) -> u8 {
-        let mut summaries = Vec::new();
-        let mut codes = Vec::new();
-        for destination in &self.destinations {
+        let verified = self.destinations.iter().map(|destination| {
             let settings = destination.settings();
             let show = |difference: &verify::Difference| self.print_difference(difference, all);
             let limited = scope.within(settings.timeout);
@@ -55,25 +53,18 @@ impl Daemon {
             let held = match held {
                 Ok(held) => held,
                 Err(error) => {
-                    log::error!("{}: {error}", who(Role::Destination, &settings.name));
-                    codes.push(if error.kind() == Kind::Stopped { 130 } else { 1 });
-                    continue;
+                    let report = not_started(Role::Destination, &settings.name, &limited, &error);
+                    return verify::not_begun(report);
                 }
             };
-            let summary = with_tokens_kept(scope, &destination.vaults(), None, || {
-                verify::verify(destination, &held.within(scope), options, &show)
-            });
-            codes.push(match held.lost() {
-                Some(lost) => {
-                    log::error!("{}: {lost}", who(Role::Destination, &settings.name));
-                    1
-                }
-                None => summary.exit_code(),
-            });
-            summaries.push(summary);
-        }
-        self.print_last("verify", &summaries);
-        worst_exit_code(codes)
+            with_tokens_kept(scope, &destination.vaults(), None, || {
+                let judge = |report| held.judge(scope, report);
+                verify::verify(destination, &held.within(scope), options, &show, judge)
+            })
+        });
+        let verified: Vec<verify::Summary> = verified.collect();
+        self.print_last("verify", &verified);
+        worst_exit_code(verified.iter().map(verify::Summary::exit_code))
     }
 
     fn print_one<T: Serialize + ToString>(&self, one: &T) {
@@ -114,11 +105,11 @@ pub fn status(settings: &Settings, json: bool, scope: &Scope) -> u8 {
 
 /// Reads paths from stdin, one a line, and prints where each leads at every destination; the exit code.
 pub fn routes(settings: &Settings, json: bool, scope: &Scope) -> u8 {
-    for line in io::stdin().lock().lines() {
+    for (number, line) in (1..).zip(io::stdin().lock().lines()) {
         if scope.done().is_some() {
             return 130;
         }
-        let line = match readable(line) {
+        let line = match readable(number, line) {
             Ok(line) => line,
             Err(error) => {
                 log::error!("{error}");
@@ -133,9 +124,12 @@ pub fn routes(settings: &Settings, json: bool, scope: &Scope) -> u8 {
     0
 }
 
-fn readable(line: io::Result<String>) -> Result<String> {
-    line.map_err(|error| Error::new(Kind::File, error.kind().to_string()))
-        .context(|| "read paths from stdin")
+fn readable(number: usize, line: io::Result<String>) -> Result<String> {
+    let explain = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidData => Error::new(Kind::File, format!("line {number} is not UTF-8")),
+        kind => Error::new(Kind::File, kind.to_string()),
+    };
+    line.map_err(explain).context(|| "read paths from stdin")
 }
 
 /// Prints a line of data. Whoever reads it may have gone; that is no failure.

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::numbers::is_rounded;
-use super::{Engine, Expected, Fetched, Page, Presence, Right, Secret, Stored, Survey, list_right, right};
+use super::{Engine, Expected, Fetched, Page, Part, Presence, Right, Secret, Stored, Survey, list_right, right};
 use crate::error::{Context, Kind, Result, fail};
 use crate::http::{Reply, encode_path};
 use crate::sync_info::{Insight, SecretType, Versions};
@@ -47,14 +47,29 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Whether both say the same, as far as both were read.
-    pub(super) fn matches(&self, other: &Beside) -> bool {
-        let settings = |beside: &Beside| beside.whole.as_ref().map(|whole| whole.settings.clone());
-        let is_set_alike = match (settings(self), settings(other)) {
-            (Some(own), Some(theirs)) => own == theirs,
-            _ => true,
+    /// From now on no version that is there is deleted or destroyed where this is stored.
+    pub(super) fn keep_versions(&mut self) {
+        if let Some(whole) = &mut self.whole {
+            whole.withdraws = false;
+        }
+    }
+
+    /// What of `copy` is not the same, as far as both were read. Of a secret that was not read whole it is known already that
+    /// it has no settings of its own.
+    pub(super) fn difference(&self, copy: &Beside) -> Option<Part> {
+        if self.custom != copy.custom {
+            return Some(Part::CustomMetadata);
+        }
+        let theirs = copy.whole.as_ref()?;
+        let is_set_alike = match &self.whole {
+            Some(own) => own.settings == theirs.settings,
+            None => theirs.settings.are_default(),
         };
-        is_set_alike && self.custom == other.custom
+        if !is_set_alike {
+            return Some(Part::Settings);
+        }
+        let histories = (self.whole.as_ref()?.history.as_ref()?, theirs.history.as_ref()?);
+        (!history::is_kept(histories.0, histories.1)).then_some(Part::OlderVersions)
     }
 }
 
@@ -63,6 +78,8 @@ struct Whole {
     settings: Settings,
     /// The versions that the origin still has, in order and without a gap, the latest last; only where all are wanted.
     history: Option<Vec<Past>>,
+    /// Whether what is withdrawn of it at the origin is withdrawn there too.
+    withdraws: bool,
 }
 
 /// The answer to a data read: the secret with the metadata of the version read. The data may be `null`, since a secret
@@ -143,6 +160,7 @@ impl Kv2 {
                 beside.whole = Some(Whole {
                     settings: metadata.settings,
                     history,
+                    withdraws: true,
                 });
             }
             return Ok(Fetched::Live(secret, insight));

@@ -174,12 +174,27 @@ impl Secret {
         Secret { data, beside: None }
     }
 
-    /// Whether one is a true copy of the other: as far as both engines have them, data, custom metadata and settings.
-    pub fn matches(&self, other: &Secret) -> bool {
-        match (&self.beside, &other.beside) {
-            (Some(own), Some(theirs)) => self.same_as(other) && own.matches(theirs),
-            // From or to a version 1 engine: what version 2 rounds counts as copied.
-            _ => self.same_as(other) || numbers::same_when_rounded(&self.data, &other.data),
+    /// The same, but no version that is there is deleted or destroyed where it is stored.
+    #[must_use]
+    pub fn keeping_versions(mut self) -> Secret {
+        if let Some(beside) = &mut self.beside {
+            beside.keep_versions();
+        }
+        self
+    }
+
+    /// What of `copy` is not a true copy: as far as both engines have them, data, custom metadata, settings and, if both
+    /// were read with them, older versions.
+    pub fn difference(&self, copy: &Secret) -> Option<Part> {
+        let is_same = match (&self.beside, &copy.beside) {
+            // What a version 2 engine gives back of a version 1 engine's is rounded.
+            (None, Some(_)) => self.same_as(copy) || numbers::same_when_rounded(&self.data, &copy.data),
+            _ => self.same_as(copy),
+        };
+        match (&self.beside, &copy.beside) {
+            _ if !is_same => Some(Part::Data),
+            (Some(own), Some(theirs)) => own.difference(theirs),
+            _ => None,
         }
     }
 
@@ -195,6 +210,19 @@ fn is_same(one: &RawValue, other: &RawValue) -> bool {
     one.get() == other.get() || matches!((value(one), value(other)), (Some(a), Some(b)) if a == b)
 }
 
+/// A part of a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The data of its latest version.
+    Data,
+    /// Its custom metadata.
+    CustomMetadata,
+    /// Its settings.
+    Settings,
+    /// Its older versions.
+    OlderVersions,
+}
+
 /// What the caller knows of the place it writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
@@ -202,8 +230,32 @@ pub enum Expected {
     Absent,
     /// Nothing.
     Unknown,
-    /// This version of the origin's was copied there, and nothing since.
-    Copied(u64),
+    /// The origin's secret was copied there, and nothing since.
+    Copied(Copies),
+}
+
+/// Which versions at a destination are surely copies of the origin's of the same numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// None up to this one.
+    foreign: u64,
+    /// Those up to this one, if it is the latest there.
+    latest: u64,
+}
+
+impl Copies {
+    /// Those of a secret of which a destination's info says this.
+    pub fn of(known: &Insight) -> Copies {
+        Copies {
+            foreign: known.foreign.into(),
+            latest: known.version,
+        }
+    }
+
+    /// Whether version `number` is one, where `current` is the latest.
+    fn hold(self, number: u64, current: u64) -> bool {
+        current == self.latest && self.foreign < number && number <= self.latest
+    }
 }
 
 /// How a secret came to be where it should be.
@@ -213,10 +265,29 @@ pub enum Stored {
     Written,
     /// The same data was there already.
     Adopted,
-    /// It is there, with something that the user should know, a line each.
-    Remarked(Vec<String>),
+    /// It is there, with something to tell or to remember.
+    Remarked(Remarks),
     /// What stands beside its data may be other than the origin's: it is to be fetched whole and stored again.
     Incomplete,
+}
+
+/// What is to be said of a secret that is where it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What the user should know, a line each.
+    pub lines: Vec<String>,
+    /// Versions there up to this number may not be copies of the origin's; 0 where that can't be or doesn't matter.
+    pub foreign: u64,
+}
+
+impl Stored {
+    /// It is there, and the user should know this.
+    fn with_remark(line: String) -> Stored {
+        Stored::Remarked(Remarks {
+            lines: vec![line],
+            foreign: 0,
+        })
+    }
 }
 
 /// A configured data path with the mount and the engine that it leads to.

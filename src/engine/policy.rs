@@ -150,10 +150,16 @@ impl Engine for Policies {
 
     /// Reads even where a listing shows nothing: a server may not heed the check-and-set.
     fn store(&self, session: Session, path: &str, secret: &Secret, _: Expected) -> Result<Stored> {
-        match Self::replace(session, path, secret) {
-            Err(error) if error.kind() == Kind::Conflict => Self::replace(session, path, secret),
-            outcome => outcome,
-        }
+        let error = match Self::replace(session, path, secret) {
+            Err(error) if error.kind() == Kind::Conflict => error,
+            outcome => return outcome,
+        };
+        // A server keeps no older versions of a policy.
+        let remark = format!("{error}; the origin's was written over it, and what they wrote at {path} is gone");
+        Self::replace(session, path, secret).map(|stored| match stored {
+            Stored::Written => Stored::with_remark(remark),
+            stored => stored,
+        })
     }
 
     fn delete(&self, session: Session, path: &str) -> Result<()> {

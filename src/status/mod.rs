@@ -5,13 +5,14 @@
 
 mod show;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::config::{DestinationSettings, Settings};
 use crate::cycle::{OriginRules, is_unsynced};
-use crate::error::{Kind, Result, fail};
+use crate::error::Result;
 use crate::filter::Filter;
 use crate::http::{self, Http};
 use crate::scope::Scope;
@@ -120,7 +121,9 @@ pub struct Orphan {
 /// The origin's info, for the destinations to be compared with.
 struct Origin {
     store: InfoStore,
-    own: Own,
+    index: Option<Index>,
+    /// As it was read; a save meanwhile shows as buckets that are newer.
+    own: RefCell<Own>,
     rules: OriginRules,
 }
 
@@ -137,7 +140,12 @@ pub fn status(settings: &Settings, scope: &Scope, show: &dyn Fn(&EndStatus)) -> 
     let mut all_read = shown.state != State::Unusable;
     let known = own.and_then(|own| {
         let rules = OriginRules::new(own.meta.as_ref()?).ok()?;
-        Some(Origin { store, own, rules })
+        Some(Origin {
+            store,
+            index: own.index.clone(),
+            own: RefCell::new(own),
+            rules,
+        })
     });
     for destination in &settings.destinations {
         let shown = look_at_destination(destination, known.as_ref(), scope);
@@ -229,9 +237,10 @@ fn read(store: &InfoStore, scope: &Scope, measure: Measure) -> Result<(Own, Info
                 info.damaged.extend((!is_foreign).then_some(n));
                 bucket
             }
+            // A cycle takes it for empty, too: what belongs in it is copied anew.
             Stored::Lost(_) => {
                 info.damaged.push(n);
-                return Ok(());
+                Bucket::default()
             }
         };
         info.count(n, &bucket);
@@ -266,7 +275,7 @@ impl InfoStatus {
         (n, ours): (usize, &Bucket),
         (filter, scope): (&Filter, &Scope),
     ) -> Result<()> {
-        let Some(theirs) = &origin.own.index else {
+        let Some(theirs) = &origin.index else {
             return Ok(());
         };
         if theirs.len() != mine.len() {
@@ -281,6 +290,7 @@ impl InfoStatus {
             return Ok(());
         }
         let Some(theirs) = origin.bucket(scope, n)? else {
+            self.lag_unknown = Some(format!("bucket {n} of the origin's sync info is lost"));
             return Ok(());
         };
         for task in compare(&theirs, ours) {
@@ -311,12 +321,9 @@ fn earlier(known: Option<Box<str>>, other: Box<str>) -> Option<Box<str>> {
 impl Origin {
     /// A bucket of the origin's; `None` if it is lost.
     fn bucket(&self, scope: &Scope, n: usize) -> Result<Option<Bucket>> {
-        let mut own = self.store.own(scope)?;
-        if own.index.as_ref().is_none_or(|index| n >= index.len()) {
-            return fail(Kind::Conflict, "the origin's sync info was just changed; look again");
-        }
         let mut found = None;
-        self.store.own_buckets(scope, &mut own, &[n], |_, stored| {
+        let own = &mut self.own.borrow_mut();
+        self.store.own_buckets(scope, own, &[n], |_, stored| {
             if let Stored::Whole(bucket) | Stored::Differing(bucket) = stored {
                 found = Some(bucket);
             }

@@ -97,9 +97,18 @@ pub struct Insight {
     /// secret, one of its custom metadata and settings, if it has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Box<Hash>>,
+    /// Where all versions are copied: those at the destination up to this number may not be copies of the origin's; only
+    /// in a destination's info.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub foreign: u32,
     /// Copies that a rule change left behind; only in a destination's info.
     #[serde(skip_serializing_if = "Orphans::is_empty")]
     pub orphans: Orphans,
+}
+
+/// By reference, as serde asks.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Insight {
@@ -110,6 +119,7 @@ impl Insight {
             update_time: update_time.into(),
             secret_type,
             fingerprint: None,
+            foreign: 0,
             orphans: Orphans::default(),
         }
     }
@@ -154,8 +164,8 @@ impl Insight {
         read.dated(None, || time.into())
     }
 
-    /// Whether both speak of the same state of the secret. Orphans are a destination's own business and don't
-    /// count: the origin's insight never has any.
+    /// Whether both speak of the same state of the secret. Orphans and foreign versions are a destination's own
+    /// business and don't count: the origin's insight never has any.
     pub fn same_as(&self, other: &Insight) -> bool {
         self.version == other.version
             && self.update_time == other.update_time
@@ -175,6 +185,8 @@ struct Fields {
     secret_type: SecretType,
     #[serde(default)]
     fingerprint: Option<Box<Hash>>,
+    #[serde(default)]
+    foreign: u32,
     #[serde(default)]
     orphans: Orphans,
 }
@@ -201,6 +213,7 @@ impl<'de> Visitor<'de> for InsightVisitor {
             update_time: fields.update_time,
             secret_type: fields.secret_type,
             fingerprint: fields.fingerprint,
+            foreign: fields.foreign,
             orphans: fields.orphans,
         })
     }
@@ -309,6 +322,13 @@ mod tests {
             ",\"fingerprint\":\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\",\"orphans\"",
         );
         assert_eq!(json(&marked), expected);
+        let foreign = Insight { foreign: 7, ..marked };
+        let expected = expected.replace(",\"orphans\"", ",\"foreign\":7,\"orphans\"");
+        assert_eq!(json(&foreign), expected);
+        assert!(foreign.same_as(&Insight {
+            foreign: 0,
+            ..foreign.clone()
+        }));
     }
 
     #[test]

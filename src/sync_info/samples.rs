@@ -14,16 +14,18 @@ pub(super) fn path() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Any insight, some with orphans.
+/// Any insight, some with orphans or foreign versions.
 pub(super) fn insight() -> impl Strategy<Value = Insight> {
     let orphans = prop_oneof![4 => Just(Vec::new()), 1 => vec(path(), 0..3)];
     let time = prop_oneof!["20[0-9]{2}-0[1-9]-1[0-9]T23:41:52\\.[0-9]{1,9}Z", any::<String>()];
     let fingerprint = prop::option::weighted(0.3, any::<[u8; 4]>());
     let secret_type = prop::sample::select(&SecretType::ALL[..]);
-    (any::<u64>(), time, secret_type, fingerprint, orphans).prop_map(
-        |(version, time, secret_type, fingerprint, orphans)| {
+    let foreign = prop_oneof![4 => Just(0), 1 => any::<u32>()];
+    (any::<u64>(), time, secret_type, fingerprint, foreign, orphans).prop_map(
+        |(version, time, secret_type, fingerprint, foreign, orphans)| {
             let mut insight = Insight::new(version, time, secret_type);
             insight.fingerprint = fingerprint.map(|bytes| Box::new(Hash::of(&bytes)));
+            insight.foreign = foreign;
             insight.orphans = orphans.into_iter().collect();
             insight
         },

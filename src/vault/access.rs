@@ -136,6 +136,34 @@ impl Session<'_> {
         }
     }
 
+    /// The namespace below the configured one that `path` leads into, as far as the token may know: `team1/inner/`, or
+    /// nothing.
+    ///
+    /// # Errors
+    /// Whatever keeps the server from answering.
+    pub fn namespace_of(&self, path: &str) -> Result<String> {
+        #[derive(Deserialize)]
+        struct Below {
+            keys: Option<Vec<String>>,
+        }
+        let mut known = String::new();
+        loop {
+            let below = match self.read(&format!("{known}sys/internal/ui/namespaces")) {
+                Ok(Found::Live(reply)) => data::<Below>(&reply)?.keys.unwrap_or_default(),
+                Ok(Found::Deleted(_) | Found::Absent) => Vec::new(),
+                // A server without namespaces does not know this path.
+                Err(error) if matches!(error.kind(), Kind::Denied | Kind::NotFound | Kind::Refused) => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            let rest = path.strip_prefix(&known).unwrap_or_default();
+            let leads = |name: &&String| name.len() > 1 && name.ends_with('/') && rest.starts_with(name.as_str());
+            match below.iter().find(leads) {
+                Some(name) => known.push_str(name),
+                None => return Ok(known),
+            }
+        }
+    }
+
     /// What the token may do at each of `paths`, in their order.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ impl Session<'_> {
         }
         let reply = answer::done(reply).context(|| "look it up")?;
         let origin: Origin = answer::data(&reply)?;
-        if !is_of_secret_id(&origin.creation_path, mount) {
+        if !is_of_secret_id(&origin.creation_path, self.namespace(), mount) {
             return fail(
                 Kind::BadToken,
                 format!(
@@ -92,13 +92,11 @@ fn describe(source: &SecretSource) -> String {
     }
 }
 
-/// Whether what came from `path` is a secret id of the AppRole method at `mount`; a server may put a namespace in front.
-fn is_of_secret_id(path: &str, mount: &str) -> bool {
-    let method = format!("auth/{mount}/role/");
-    let role = match path.strip_prefix(&method) {
-        Some(role) => Some(role),
-        None => path.split_once(&format!("/{method}")).map(|(_, role)| role),
-    };
+/// Whether what came from `path` is a secret id of the AppRole method at `mount`; a server may put the namespace in
+/// front. Nothing else may stand there: in a cubbyhole, say, anybody can write to a path that ends like the right one.
+fn is_of_secret_id(path: &str, namespace: &str, mount: &str) -> bool {
+    let within = path.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('/'));
+    let role = within.unwrap_or(path).strip_prefix(&format!("auth/{mount}/role/"));
     let name = role.and_then(|role| {
         role.strip_suffix("/secret-id")
             .or_else(|| role.strip_suffix("/custom-secret-id"))
@@ -113,6 +111,10 @@ mod tests {
     #[test]
     fn only_what_makes_secret_ids_of_this_method_is_believed() {
         for (path, mount, expected) in [
+            ("other/auth/approle/role/r/secret-id", "approle", false),
+            ("cubbyhole/auth/approle/role/r/secret-id", "approle", false),
+            ("cubbyhole/ns1/auth/approle/role/r/secret-id", "approle", false),
+            ("ns1/kv/auth/approle/role/r/secret-id", "approle", false),
             ("auth/approle/role/r/secret-id", "approle", true),
             ("auth/approle/role/r/custom-secret-id", "approle", true),
             ("auth/a/b/role/r/secret-id", "a/b", true),
@@ -126,9 +128,11 @@ mod tests {
             ("sys/wrapping/wrap", "approle", false),
             ("", "approle", false),
         ] {
-            assert_eq!(is_of_secret_id(path, mount), expected, "{path} {mount}");
+            assert_eq!(is_of_secret_id(path, "ns1", mount), expected, "{path} {mount}");
         }
-        assert!(!is_of_secret_id("secret/data/x", "approle"));
+        assert!(is_of_secret_id("auth/approle/role/r/secret-id", "", "approle"));
+        assert!(!is_of_secret_id("/auth/approle/role/r/secret-id/x", "", "approle"));
+        assert!(!is_of_secret_id("secret/data/x", "", "approle"));
     }
 
     #[test]

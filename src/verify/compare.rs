@@ -6,10 +6,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::report::{Counts, Difference, Mark};
-use crate::cycle::{Cause, Delete, Destination, OriginRules, Place, Reason, Routes, Run, Write, reach};
-use crate::engine::{Engine, Fetched, holder};
+use crate::cycle::{Cause, Delete, Destination, OriginRules, Place, Reason, Routes, Run, Write, reach, workers};
+use crate::engine::{Engine, Fetched, Part, holder};
 use crate::error::{Context, Error, Kind, Level, Result, fail};
-use crate::sync_info::Versions;
+use crate::sync_info::{Insight, Versions};
 use crate::vault::Session;
 
 /// Shows a difference, from any thread.
@@ -32,9 +32,9 @@ impl Item {
         }
     }
 
-    /// Whether more is known of the secret than its data and what comes with it.
-    fn is_whole(&self) -> bool {
-        matches!(self, Item::Listed(write) if write.insight.version > 0 && write.insight.fingerprint.is_some())
+    /// Whether the origin's info says that the secret is nothing but its data, and so has no settings.
+    fn is_plain(&self) -> bool {
+        matches!(self, Item::Listed(write) if write.insight.version > 0 && write.insight.fingerprint.is_none())
     }
 
     /// The place at the destination.
@@ -86,74 +86,110 @@ pub enum Verdict {
     Here,
     /// Only the destination holds it.
     There,
-    /// Both hold it, not the same.
-    Different,
+    /// Both hold it, and this part of it is not the same.
+    Different(Part),
+}
+
+/// What both ends hold of one path.
+pub struct Reading {
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// What was read at the origin.
+    here: Option<Insight>,
 }
 
 impl Look<'_> {
     /// Compares one path and tells the outcome.
     pub fn compare(&self, item: Item) {
-        match self.verdict(item.path(), item.place(), item.is_whole()) {
-            Ok(verdict) => self.judge(item, verdict),
+        match self.look_twice(item.path(), item.place(), item.is_plain()) {
+            Ok(reading) => self.judge(item, &reading),
             Err(error) => self.unreadable(Some(item.path()), Some(item.place()), error),
         }
     }
 
-    /// What both ends hold.
+    /// What both ends hold; of a secret that is known to be `plain` no settings are asked for at the origin, as long as the
+    /// destination has none.
     ///
     /// # Errors
     /// Whatever is no clear answer, naming the end.
-    pub fn verdict(&self, path: &str, place: &str, is_whole: bool) -> Result<Verdict> {
-        match self.read_both(path, place, is_whole)? {
-            settled @ (Verdict::Same | Verdict::Nowhere) => Ok(settled),
-            _ => self.read_both(path, place, is_whole),
+    pub fn look_twice(&self, path: &str, place: &str, is_plain: bool) -> Result<Reading> {
+        let first = self.read_both(path, place, is_plain)?;
+        match first.verdict {
+            Verdict::Same | Verdict::Nowhere => Ok(first),
+            _ => self.read_both(path, place, false),
         }
     }
 
-    fn read_both(&self, path: &str, place: &str, is_whole: bool) -> Result<Verdict> {
+    fn read_both(&self, path: &str, place: &str, is_plain: bool) -> Result<Reading> {
         let Some(engine) = self.rules.engine(path) else {
             return fail(Kind::Refused, "it lies in none of the origin's data paths");
         };
         let origin = self.destination.origin().within(self.run.scope);
-        let here = fetch(engine, origin, path, is_whole).context(|| "read it at the origin")?;
+        let versions = self.destination.settings().versions;
+        let here = match is_plain && versions == Versions::Latest {
+            true => engine.fetch(origin, path),
+            false => engine.fetch_whole(origin, path, versions),
+        };
+        let here = here.context(|| "read it at the origin")?;
         let there = self
-            .fetch_there(place, is_whole)
+            .read_there(place, |engine, session| engine.fetch_whole(session, place, versions))
             .context(|| format!("read {place} at the destination"))?;
-        Ok(match (here, there) {
-            (Fetched::Live(here, _), Fetched::Live(there, _)) if here.matches(&there) => Verdict::Same,
-            (Fetched::Live(..), Fetched::Live(..)) => Verdict::Different,
-            (Fetched::Live(..), Fetched::Gone) => Verdict::Here,
-            (Fetched::Gone, Fetched::Live(..)) => Verdict::There,
-            (Fetched::Gone, Fetched::Gone) => Verdict::Nowhere,
-        })
+        let (verdict, here) = match (here, there) {
+            (Fetched::Live(here, insight), Fetched::Live(there, _)) => {
+                let verdict = here.difference(&there).map_or(Verdict::Same, Verdict::Different);
+                (verdict, Some(insight))
+            }
+            (Fetched::Live(_, insight), Fetched::Gone) => (Verdict::Here, Some(insight)),
+            (Fetched::Gone, Fetched::Live(..)) => (Verdict::There, None),
+            (Fetched::Gone, Fetched::Gone) => (Verdict::Nowhere, None),
+        };
+        Ok(Reading { verdict, here })
     }
 
-    /// Reads a place at the destination.
+    /// Looks again at what was written: only what is the same now was mended.
+    pub fn count_mended(&self, written: Vec<(Box<str>, String)>) {
+        let look = |(path, place): (Box<str>, String)| match self.read_both(&path, &place, false) {
+            Ok(reading) if matches!(reading.verdict, Verdict::Same | Verdict::Nowhere) => {
+                Counts::add(&self.counts.mended);
+            }
+            Ok(_) => {}
+            Err(error) => self.run.failed(&path, error),
+        };
+        let workers = self.destination.settings().num_workers;
+        workers::run(self.run, workers, |queue| _ = queue.send_all(written), look);
+    }
+
+    /// Reads the data of a place at the destination.
     ///
     /// # Errors
     /// Whatever is no clear answer.
-    pub fn fetch_there(&self, place: &str, is_whole: bool) -> Result<Fetched> {
-        let session = self.destination.vault().within(self.run.scope);
+    pub fn fetch_there(&self, place: &str) -> Result<Fetched> {
+        self.read_there(place, |engine, session| engine.fetch(session, place))
+    }
+
+    fn read_there(&self, place: &str, read: impl FnOnce(&dyn Engine, Session) -> Result<Fetched>) -> Result<Fetched> {
         match holder(&self.place.data_paths, place) {
-            Some(data_path) => fetch(&*data_path.engine, session, place, is_whole),
+            Some(data_path) => read(&*data_path.engine, self.destination.vault().within(self.run.scope)),
             None => fail(Kind::Refused, "it is outside the destination's data paths"),
         }
     }
 
-    fn judge(&self, item: Item, verdict: Verdict) {
+    fn judge(&self, item: Item, reading: &Reading) {
+        let verdict = reading.verdict;
         let (counter, mark) = match (verdict, &item) {
             (Verdict::Nowhere, _) => return,
             (Verdict::Same, _) => (&self.counts.equal, Mark::Equal),
             (Verdict::Here, _) => (&self.counts.missing, Mark::Missing),
-            (Verdict::Different, _) => (&self.counts.differ, Mark::Differs),
+            (Verdict::Different(_), _) => (&self.counts.differ, Mark::Differs),
             (Verdict::There, Item::Listed(write)) if !write.is_known => (&self.counts.foreign, Mark::Extra),
             (Verdict::There, _) => (&self.counts.extra, Mark::Extra),
         };
         Counts::add(counter);
-        self.tell(mark, Some(item.path()), Some(item.place()), &detail(&item, verdict));
+        let detail = self.detail(&item, reading);
+        self.tell(mark, Some(item.path()), Some(item.place()), &detail);
         let mut mends = self.mends.lock().unwrap_or_else(PoisonError::into_inner);
         match (verdict, item) {
-            (Verdict::Here | Verdict::Different, Item::Listed(write)) => mends.writes.push(write),
+            (Verdict::Here | Verdict::Different(_), Item::Listed(write)) => mends.writes.push(write),
             (Verdict::There, Item::Deleted(delete)) => mends.deletes.push(delete),
             _ => {}
         }
@@ -178,29 +214,57 @@ impl Look<'_> {
             detail,
         });
     }
-}
 
-fn fetch(engine: &dyn Engine, session: Session, path: &str, is_whole: bool) -> Result<Fetched> {
-    match is_whole {
-        true => engine.fetch_whole(session, path, Versions::Latest),
-        false => engine.fetch(session, path),
+    /// What is known of a difference.
+    fn detail(&self, item: &Item, reading: &Reading) -> String {
+        let known = self.known(item, reading);
+        match reading.verdict {
+            Verdict::Different(part) => match only(part) {
+                Some(only) => format!("{only}; {known}"),
+                None => known,
+            },
+            _ => known,
+        }
+    }
+
+    /// What the sync info knows of a difference.
+    fn known(&self, item: &Item, reading: &Reading) -> String {
+        let text = match (item, reading.verdict) {
+            (_, Verdict::Same | Verdict::Nowhere) => "",
+            (Item::Listed(write), Verdict::There) if !write.is_known => "vsync never wrote it",
+            (Item::Listed(_), Verdict::There) => "deleted at the origin since its last cycle",
+            (Item::Deleted(Delete { reason, .. }), Verdict::There) => match reason {
+                Reason::Gone if self.destination.settings().ignore_deletes => {
+                    "deleted at the origin, kept by ignoreDeletes"
+                }
+                Reason::Gone => "deleted at the origin; a cycle deletes it",
+                Reason::Pruned => "left behind by a change of rules",
+            },
+            (Item::Deleted(_), _) => "back at the origin since its last cycle",
+            (Item::Listed(write), _) if write.cause != Cause::Anew => {
+                return format!("not copied yet: {}", write.cause);
+            }
+            (Item::Listed(write), _) if is_newer(reading, &write.insight) => {
+                "changed at the origin since its last cycle"
+            }
+            (Item::Listed(_), _) => "it counts as copied",
+        };
+        text.to_string()
     }
 }
 
-/// What the sync info knows of a difference.
-fn detail(item: &Item, verdict: Verdict) -> String {
-    let text = match (item, verdict) {
-        (_, Verdict::Same | Verdict::Nowhere) => "",
-        (Item::Listed(write), Verdict::There) if !write.is_known => "vsync never wrote it",
-        (Item::Listed(_), Verdict::There) => "deleted at the origin since its last cycle",
-        (Item::Deleted(Delete { reason, .. }), Verdict::There) => match reason {
-            Reason::Gone => "deleted at the origin; a cycle deletes it",
-            Reason::Pruned => "left behind by a change of rules",
-        },
-        (Item::Deleted(_), _) => "back at the origin since its last cycle",
-        (Item::Listed(write), Verdict::Here) if write.cause == Cause::Anew => "it counts as copied",
-        (Item::Listed(write), Verdict::Different) if write.cause == Cause::Anew => "it counts as copied",
-        (Item::Listed(write), _) => return format!("not copied yet: {}", write.cause),
-    };
-    text.to_string()
+/// Whether something else was read at the origin than its info lists.
+fn is_newer(reading: &Reading, listed: &Insight) -> bool {
+    let is_other = |read: &Insight| (read.version, &read.fingerprint) != (listed.version, &listed.fingerprint);
+    reading.here.as_ref().is_some_and(is_other)
+}
+
+/// That the data, which is what most look for, is the same.
+fn only(part: Part) -> Option<&'static str> {
+    match part {
+        Part::Data => None,
+        Part::CustomMetadata => Some("only its custom metadata differs"),
+        Part::Settings => Some("only its settings differ"),
+        Part::OlderVersions => Some("only older versions of it differ"),
+    }
 }

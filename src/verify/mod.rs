@@ -10,7 +10,8 @@ mod walk;
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::cycle::{self, Destination, Outcome, Place, Plan, Planned, Prepared, Purpose, Routes, Run, workers};
+use crate::cycle::{self, Destination, Outcome, Place, Plan, Planned, Prepared, Purpose, Report, Routes, Run};
+use crate::cycle::{ensure_still_active, workers};
 use crate::error::{Context, Kind, Result};
 use crate::scope::Scope;
 use compare::{Item, Look, Mends};
@@ -31,14 +32,26 @@ pub struct Options {
     pub sample: Option<u16>,
 }
 
-/// Compares one destination with the origin, shows what it finds, and mends it if that was asked for.
-pub fn verify(destination: &Destination, scope: &Scope, options: Options, show: Show) -> Summary {
+/// Compares one destination with the origin, shows what it finds, and mends it if that was asked for. `judge` has the last
+/// word on how that ended.
+pub fn verify(
+    destination: &Destination,
+    scope: &Scope,
+    options: Options,
+    show: Show,
+    judge: impl FnOnce(Report) -> Report,
+) -> Summary {
     let counts = Counts::default();
     let mut saved_at = String::new();
     let report = destination.conduct(scope, |run, _| {
         work(destination, run, (options, &counts, show), &mut saved_at)
     });
-    Summary::new(report, &counts, saved_at)
+    Summary::new(judge(report), &counts, saved_at)
+}
+
+/// The summary of a comparison that could not begin.
+pub fn not_begun(report: Report) -> Summary {
+    Summary::new(report, &Counts::default(), String::new())
 }
 
 fn work(
@@ -59,6 +72,7 @@ fn work(
     };
     let mut prepared = destination.prepare(run, as_cycle, None, purpose)?;
     saved_at.clone_from(&prepared.planned.saved_at);
+    let due = prepared.planned.plan.deletes_of_copies();
     let Plan {
         writes,
         deletes,
@@ -94,17 +108,25 @@ fn work(
     );
     run.check()?;
     look_beyond(&look, planned, &known)?;
-    let Mends { writes, deletes } = look.mends.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mends = std::mem::take(&mut *look.mends.lock().unwrap_or_else(PoisonError::into_inner));
+    let Mends { writes, deletes } = mends;
     if !options.repair || (writes.is_empty() && deletes.is_empty()) {
         return Ok(Outcome::DryRun);
     }
+    let written = writes
+        .iter()
+        .map(|write| (write.path.clone(), write.place().to_string()));
+    let written = written.collect();
     let mends = Plan {
         writes,
         deletes,
         occupied,
         refused: Vec::new(),
     };
-    destination.mend(run, prepared, mends, as_cycle)
+    let outcome = destination.mend(run, &prepared, (mends, due), as_cycle)?;
+    look.count_mended(written);
+    run.check()?;
+    Ok(outcome)
 }
 
 fn known(prepared: &Prepared, items: &[Item], sample: Option<u16>) -> Known {
@@ -121,9 +143,10 @@ fn known(prepared: &Prepared, items: &[Item], sample: Option<u16>) -> Known {
     }
 }
 
-/// Looks at what neither end's info speaks of.
+/// Looks at what neither end's info speaks of. What was read before, and what will be repaired by it, must be no standby's.
 fn look_beyond(look: &Look, planned: &Planned, known: &Known) -> Result<()> {
     let origin = look.destination.origin().within(look.run.scope);
+    ensure_still_active(origin, planned.active.as_ref())?;
     match Place::of_origin(origin, &planned.origin_mounts, None) {
         Ok(place) => look.find_new(&place.data_paths, known),
         // Of a mount that this token may not see, nothing new can be seen: the rest was compared.

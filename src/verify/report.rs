@@ -90,6 +90,8 @@ pub struct Counts {
     pub foreign: AtomicU64,
     /// Unreadable or refused.
     pub unreadable: AtomicU64,
+    /// Written, and the same since.
+    pub mended: AtomicU64,
 }
 
 impl Counts {
@@ -142,7 +144,7 @@ impl Summary {
         let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (missing, differ) = (number(&counts.missing), number(&counts.differ));
         let (extra, unreadable) = (number(&counts.extra), number(&counts.unreadable));
-        let repaired = report.added + report.updated + report.deleted;
+        let repaired = number(&counts.mended) + report.deleted;
         let found = missing + differ + extra + unreadable;
         let is_clean = found <= repaired && report.failed == 0;
         let (result, exit_code) = match report.result {

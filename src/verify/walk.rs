@@ -118,10 +118,11 @@ impl Look<'_> {
             return;
         };
         let place = self.routes.place(path, engine.secret_type());
-        let (counter, mark) = match self.verdict(path, &place, false) {
+        let verdict = self.look_twice(path, &place, false).map(|reading| reading.verdict);
+        let (counter, mark) = match verdict {
             Ok(Verdict::Same) => (&self.counts.equal, Mark::Equal),
             Ok(Verdict::Here) => (&self.counts.missing, Mark::Missing),
-            Ok(Verdict::Different) => (&self.counts.differ, Mark::Differs),
+            Ok(Verdict::Different(_)) => (&self.counts.differ, Mark::Differs),
             Ok(Verdict::Nowhere | Verdict::There) => return,
             Err(error) => return self.unreadable(Some(path), Some(&place), error),
         };
@@ -146,7 +147,7 @@ impl Look<'_> {
                 true => "left behind by a change of rules; --prune removes it",
                 false => "vsync never wrote it",
             };
-            let (mark, detail) = match self.fetch_there(place, false) {
+            let (mark, detail) = match self.fetch_there(place) {
                 Ok(Fetched::Live(..)) => (Mark::Extra, detail.to_string()),
                 // Listings name deleted secrets, too.
                 Ok(Fetched::Gone) => return,

@@ -173,7 +173,8 @@ impl<'a> Round<'a> {
         (line, sample)
     }
 
-    /// `vsync verify` beside one read of each secret and one listing of each folder at both ends.
+    /// `vsync verify` beside one read of each secret and one listing of each folder at both ends, and the metadata of each
+    /// secret at the destination: that nobody has set anything there, nothing else tells.
     fn verify_line(&self, numbers: &[usize]) -> (Line, Sample) {
         let ends = [(&self.origin, ORIGIN), (&self.destination, DESTINATION)];
         let ends = ends.map(|(vault, server)| Requests {
@@ -185,9 +186,10 @@ impl<'a> Round<'a> {
         let listings = folders
             .iter()
             .map(|folder| ends.iter().map(|end| end.list(folder)).collect());
-        let reads = numbers
-            .iter()
-            .map(|&number| ends.iter().map(|end| end.read(number)).collect());
+        let reads = numbers.iter().map(|&number| {
+            let [here, there] = &ends;
+            vec![here.read(number), there.metadata(number), there.read(number)]
+        });
         let tasks: Vec<_> = listings.chain(reads).collect();
         let servers = || [&self.origin, &self.destination].map(|server| of_process(server.process_id()));
         let others = self.others();
@@ -213,7 +215,7 @@ impl<'a> Round<'a> {
             },
             least: Asked {
                 origin: tasks.len() as u64,
-                destination: tasks.len() as u64,
+                destination: (tasks.len() + numbers.len()) as u64,
                 consul: 0,
             },
             reported: report,

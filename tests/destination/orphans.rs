@@ -240,6 +240,66 @@ fn a_prune_never_hits_a_place_that_another_path_leads_to() {
 }
 
 #[test]
+fn without_transforms_a_prune_spares_what_earlier_ones_led_to_and_is_anothers_now() {
+    let mut pair = Pair::of_one_name();
+    pair.transforms(&[(
+        &format!("^{}a$", pair.origin.data_path("")),
+        &pair.destination.data_path("b"),
+    )]);
+    pair.seed_and_sync(&["a"]);
+    same("led", pair.destination.get("b"), Some(json!({"v": "a"})));
+    pair.transforms(&[]);
+    pair.seed(&["b"]);
+    expect(&pair.sync(), 0, "saved", &[("added", 2), ("orphans", 1), ("failed", 0)]);
+    same("taken over", pair.destination.get("b"), Some(json!({"v": "b"})));
+    expect(
+        &pair.run("sync", &["--prune"]),
+        0,
+        "saved",
+        &[("orphans", 0), ("failed", 0)],
+    );
+    same("spared", pair.destination.get("b"), Some(json!({"v": "b"})));
+    same("info", pair.info(), pair.info_of("origin"));
+}
+
+/// The place is another path's, and that its secret is gone only the origin can say.
+#[test]
+fn a_prune_never_hits_a_place_whose_own_delete_is_not_confirmed() {
+    let mut pair = Pair::new();
+    let from = format!("^{}(?P<folder>tmp|new)/(?P<key>.+)$", pair.origin.data_path(""));
+    let to = pair.destination.data_path("key");
+    pair.transforms(&[(&from, &to)]);
+    pair.seed_and_sync(&["tmp/a"]);
+    pair.configure_destination("exclude", json!(["data/tmp/"]));
+    pair.seed_and_sync(&["new/a"]);
+    same("taken over", pair.destination.get("a"), Some(json!({"v": "new/a"})));
+    // Gone when the origin looks, and back before the destination asks.
+    pair.origin.delete("new/a");
+    pair.run_origin();
+    pair.origin.undelete("new/a", &[1]);
+    let output = pair.run("destination", &["--prune"]);
+    expect(&output, 0, "unchanged", &[("deleted", 0), ("orphans", 1)]);
+    expect_problem(&output, &pair.origin.data_path("new/a"), &["kept: "]);
+    same("it stays", pair.destination.get("a"), Some(json!({"v": "new/a"})));
+    // Gone for good: first the path's own delete, and then there is nothing left to prune but the entry.
+    pair.origin.delete("new/a");
+    expect(
+        &pair.run("sync", &["--prune"]),
+        0,
+        "saved",
+        &[("deleted", 1), ("orphans", 1)],
+    );
+    same("gone", pair.destination.get("a"), None);
+    expect(
+        &pair.run("sync", &["--prune"]),
+        0,
+        "saved",
+        &[("deleted", 1), ("orphans", 0)],
+    );
+    same("known", pair.known(), [""; 0]);
+}
+
+#[test]
 fn a_copy_left_behind_that_another_path_took_over_is_not_taken_for_ones_own_again() {
     let mut pair = Pair::new();
     let from = format!("^{}(?P<folder>tmp|new)/(?P<key>.+)$", pair.origin.data_path(""));

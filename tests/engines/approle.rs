@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Scene;
+use crate::common::proxy::Proxy;
 use crate::common::unique_for_test;
 use crate::common::vault::Vault;
 use crate::destination::{expect, expect_problem};
@@ -167,4 +168,67 @@ fn the_rights_that_the_readme_names_suffice() {
         "saved",
         &[("added", 1), ("deleted", 1), ("failed", 0)],
     );
+}
+
+#[test]
+fn whatever_is_set_of_a_role_arrives_and_stays() {
+    let (scene, roles) = scene();
+    let settings = [
+        json!({"secret_id_bound_cidrs": ["10.0.0.0/8", "127.0.0.1/32"], "secret_id_num_uses": 5, "secret_id_ttl": "90m",
+            "token_bound_cidrs": "10.0.0.0/8,::1/128", "token_explicit_max_ttl": "48h", "token_max_ttl": "2h",
+            "token_no_default_policy": true, "token_num_uses": 3, "token_policies": "B,a,A", "token_ttl": "1h",
+            "token_type": "service"}),
+        json!({"token_type": "batch", "token_ttl": "1h", "bind_secret_id": false, "secret_id_bound_cidrs": "127.0.0.0/8"}),
+        json!({"bind_secret_id": false, "token_bound_cidrs": ["127.0.0.1/32"]}),
+        json!({"token_strictly_bind_ip": true, "token_period": "24h", "token_type": "default-service"}),
+        json!({}),
+    ];
+    let path = |n: usize| format!("{roles}ci-{n}");
+    for (n, settings) in settings.iter().enumerate() {
+        scene.origin.ok("POST", &path(n), Some(settings));
+    }
+    let expect_equal = || {
+        for n in 0..settings.len() {
+            let (mut here, mut there) = (role(&scene.origin, &path(n)), role(&scene.destination, &path(n)));
+            for settings in [&mut here, &mut there] {
+                // A server makes the one of the other when it is written.
+                let cidrs = &mut settings["secret_id_bound_cidrs"];
+                if cidrs.is_null() {
+                    *cidrs = json!([]);
+                }
+            }
+            assert_eq!(there, here, "{n}");
+            assert_eq!(
+                role_id(&scene.destination, &path(n)),
+                role_id(&scene.origin, &path(n)),
+                "{n}"
+            );
+        }
+    };
+    scene.sync(0, "saved", &[("added", 5), ("failed", 0)]);
+    expect_equal();
+    scene.sync(0, "unchanged", &[("unchanged", 5)]);
+    // Each gets all that another has.
+    for n in 0..settings.len() {
+        let mut other = role(&scene.origin, &path((n + 1) % settings.len()));
+        other.as_object_mut().unwrap().remove("local_secret_ids");
+        let is_bound = other["token_bound_cidrs"] != json!([]);
+        // It refuses both, though one of them is off.
+        other
+            .as_object_mut()
+            .unwrap()
+            .remove(if is_bound { "token_strictly_bind_ip" } else { "nothing" });
+        scene.origin.ok("POST", &path(n), Some(&other));
+    }
+    scene.sync(0, "saved", &[("updated", 5), ("failed", 0)]);
+    expect_equal();
+    scene.sync(0, "unchanged", &[("unchanged", 5)]);
+    // Looked at again, nothing is written.
+    let proxy = Proxy::start(&scene.destination.address);
+    let mut scene = scene;
+    let address = proxy.address();
+    scene.configure(|config| config["destinations"][0]["vault"]["address"] = json!(address));
+    scene.run("sync", &["--full"]).expect_code(0);
+    assert_eq!(proxy.count(format!("POST /v1/{roles}")), 0);
+    assert!(proxy.count(format!("GET /v1/{roles}")) >= 5);
 }

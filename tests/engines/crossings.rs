@@ -158,25 +158,32 @@ fn a_mount_that_is_upgraded_at_the_destination_keeps_its_secrets() {
 
 #[test]
 fn a_mount_that_is_upgraded_at_the_origin_is_no_delete() {
-    let origin = vault_server::origin().fresh_kv1();
-    let destination = vault_server::destination().mount_kv2(&origin);
-    let scene = Scene::new(&[&origin]);
-    origin.put("a", json!({"v": 1}));
-    scene.sync(0, "saved", &[("added", 1)]);
-    let name = origin.trim_end_matches('/');
-    scene.origin.ok(
-        "POST",
-        &format!("sys/mounts/{name}/tune"),
-        Some(&json!({"options": {"version": "2"}})),
-    );
-    crate::common::wait::until("the mount is upgraded", crate::common::wait::SOON, || {
-        let (status, answer) = scene.origin.request("GET", &format!("{origin}data/a"), None);
-        if status == 200 { Ok(()) } else { Err(answer.to_string()) }
-    });
-    scene.run("sync", &[]).expect_code(0);
-    assert_eq!(destination.get("a"), Some(json!({"v": 1})));
-    // The old entry goes, and what the new one holds stays.
-    scene.run("sync", &["--prune"]).expect_code(0);
-    assert_eq!(destination.get("a"), Some(json!({"v": 1})));
-    assert_eq!(scene.listed(), [format!("{origin}data/a")]);
+    for version in [1, 2] {
+        let origin = vault_server::origin().fresh_kv1();
+        let there = vault_server::destination();
+        let destination = if version == 1 {
+            there.mount_kv1(&origin)
+        } else {
+            there.mount_kv2(&origin)
+        };
+        let scene = Scene::new(&[&origin]);
+        origin.put("a", json!({"v": 1}));
+        scene.sync(0, "saved", &[("added", 1)]);
+        let name = origin.trim_end_matches('/');
+        scene.origin.ok(
+            "POST",
+            &format!("sys/mounts/{name}/tune"),
+            Some(&json!({"options": {"version": "2"}})),
+        );
+        crate::common::wait::until("the mount is upgraded", crate::common::wait::SOON, || {
+            let (status, answer) = scene.origin.request("GET", &format!("{origin}data/a"), None);
+            if status == 200 { Ok(()) } else { Err(answer.to_string()) }
+        });
+        scene.run("sync", &[]).expect_code(0);
+        assert_eq!(destination.get("a"), Some(json!({"v": 1})));
+        // The old entry goes, and what the new one holds stays.
+        scene.run("sync", &["--prune"]).expect_code(0);
+        assert_eq!(destination.get("a"), Some(json!({"v": 1})), "version {version}");
+        assert_eq!(scene.listed(), [format!("{origin}data/a")]);
+    }
 }

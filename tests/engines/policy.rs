@@ -263,3 +263,35 @@ fn verify_and_plan_know_policies_and_look_at_no_other_ones() {
         (&json!(path(&a)), &json!("content"))
     );
 }
+
+#[test]
+fn somebody_who_writes_a_policy_at_the_same_moment_is_reported() {
+    let (mut scene, name) = scene();
+    let (old, new) = (format!("{name}-old"), format!("{name}-new"));
+    scene.origin.policy(&old, READ);
+    scene.sync(0, "saved", &[("added", 1)]);
+    scene.origin.policy(&old, LIST);
+    scene.origin.policy(&new, LIST);
+    let proxy = Proxy::start(&scene.destination.address);
+    let address = proxy.address();
+    scene.configure(|config| config["destinations"][0]["vault"]["address"] = json!(address));
+    let held = [&old, &new].map(|name| proxy.when_first(1, format!("POST /v1/{}", path(name)), Action::Hold));
+    std::thread::scope(|threads| {
+        let runs = threads.spawn(|| scene.sync(0, "saved", &[("added", 1), ("updated", 1), ("failed", 0)]));
+        held.iter().for_each(|rule| rule.wait_until_held(1));
+        for name in [&old, &new] {
+            scene
+                .destination
+                .policy(name, r#"path "rival/*" { capabilities = ["read"] }"#);
+        }
+        held.iter().for_each(|rule| rule.release());
+        let output = runs.join().unwrap();
+        for name in [&old, &new] {
+            expect_problem(&output, &path(name), &["somebody else wrote it", "written over it"]);
+        }
+    });
+    for name in [&old, &new] {
+        assert_eq!(policy(&scene.destination, name)["policy"], LIST);
+    }
+    scene.sync(0, "unchanged", &[]);
+}

@@ -183,11 +183,15 @@ impl Wrapping {
     }
 
     fn wrap(&self, path: &str, body: &Value, life: &str) -> String {
+        self.wrap_answer("POST", path, body, life)
+    }
+
+    fn wrap_answer(&self, method: &str, path: &str, body: &Value, life: &str) -> String {
         let body = body.to_string();
         let answer = self
             .vault
             .send(
-                "POST",
+                method,
                 &format!("/v1/{path}"),
                 &[("X-Vault-Wrap-TTL", life)],
                 Some(body.as_bytes()),
@@ -267,12 +271,22 @@ fn a_wrapping_token_that_somebody_slipped_in_is_not_believed() {
     let foreign = "it holds no secret id of auth/approle/ (it was made at another path), and was not used";
     let read = wrapping.secret_id("60s");
     wrapping.vault.with_token(&read).ok("POST", "sys/wrapping/unwrap", None);
+    // Whoever has the secret id may wrap it again; a path that anybody may write to can be called like the right one.
+    let places = ["", "x/"].map(|start| format!("cubbyhole/{start}auth/approle/role/{}/secret-id", wrapping.role));
+    let [again, again_deeper] = places.map(|place| {
+        wrapping
+            .vault
+            .ok("POST", &place, Some(&json!({ "secret_id": "hvs.X" })));
+        wrapping.wrap_answer("GET", &place, &json!({}), "60s")
+    });
     let slipped = wrapping.wrap("sys/wrapping/wrap", &json!({ "secret_id": "hvs.X" }), "60s");
     for (token, expected) in [
         (read.as_str(), used),
         ("hvs.never-one", used),
         (&wrapping.vault.token, used),
         (&slipped, foreign),
+        (&again, foreign),
+        (&again_deeper, foreign),
         (&wrapping.wrap("auth/token/create", &json!({}), "60s"), foreign),
     ] {
         ends.vsync.folder().write("wrapped", token);

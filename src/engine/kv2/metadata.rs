@@ -63,6 +63,11 @@ impl Settings {
         }
     }
 
+    /// Whether they are those of a key of which nobody has set any, whatever its custom metadata is.
+    pub fn are_default(&self) -> bool {
+        self.max_versions == 0 && !self.cas_required && !self.expires()
+    }
+
     /// Whether versions written under them expire.
     pub fn expires(&self) -> bool {
         &*self.delete_version_after != NEVER

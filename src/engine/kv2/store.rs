@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::super::numbers::same_when_rounded;
 use super::metadata::{Custom, Metadata, Settings, outlives};
 use super::{Beside, Kv2, Read, Whole, history};
-use crate::engine::{Expected, Secret, Stored, is_same};
+use crate::engine::{Expected, Remarks, Secret, Stored, is_same};
 use crate::error::{Error, Kind, Result};
 use crate::vault::{Found, Session, data};
 
@@ -82,9 +82,9 @@ impl Kv2 {
         };
         let remark = format!("{error}; the origin's was written over it (older versions are kept at {path})");
         Ok(match self.settle_once(session, path, secret, again)? {
-            Stored::Written => Stored::Remarked(vec![remark]),
+            Stored::Written => Stored::with_remark(remark),
             Stored::Remarked(mut remarks) => {
-                remarks.push(remark);
+                remarks.lines.push(remark);
                 Stored::Remarked(remarks)
             }
             stored => stored,
@@ -111,19 +111,23 @@ impl Kv2 {
             engine: self,
             session,
             path,
+            withdraws: whole.withdraws,
         };
         match place.settle(past, &whole.settings, &metadata, expected)? {
             history::Outcome::Settled(stored) => Ok(stored),
             history::Outcome::Impossible(why) => {
                 let metadata = self.metadata(session, path)?.unwrap_or_else(Metadata::of_nothing);
                 let stored = self.settle_latest(session, path, (secret, beside, whole), &metadata)?;
-                let mut remarks = vec![format!(
+                let mut lines = vec![format!(
                     "its versions can't have the origin's numbers at {path}: {why}; its latest version is there"
                 )];
                 if let Stored::Remarked(more) = stored {
-                    remarks.extend(more);
+                    lines.extend(more.lines);
                 }
-                Ok(Stored::Remarked(remarks))
+                Ok(Stored::Remarked(Remarks {
+                    lines,
+                    foreign: history::seeming(past, metadata.current),
+                }))
             }
         }
     }
@@ -161,7 +165,7 @@ impl Kv2 {
         let is_the_keys = self.metadata(session, path)?.is_some_and(|key| key.settings.expires());
         Ok(match is_the_keys {
             true => Stored::Incomplete,
-            false => Stored::Remarked(vec![expiring(path)]),
+            false => Stored::with_remark(expiring(path)),
         })
     }
 
@@ -198,7 +202,7 @@ impl Kv2 {
         }
         Ok(match outlives(&written.deletion_time, &beside.expiry) {
             true => Stored::Written,
-            false => Stored::Remarked(vec![expiring(path)]),
+            false => Stored::with_remark(expiring(path)),
         })
     }
 
