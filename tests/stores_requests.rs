@@ -79,6 +79,65 @@ fn meta_and_index_are_one_request_and_so_are_the_buckets() {
     }
 }
 
+#[test]
+fn a_first_save_looks_for_others_keys_by_one_request_and_is_one_itself() {
+    let mut pair = Pair::on_consul();
+    let proxy = consul_proxy(&mut pair);
+    pair.fill(&["a"]);
+    let output = pair.origin_cycle("saved");
+    let looks: String = (0..BUCKETS).map(|n| format!(" check-not-exists origin/{n}")).collect();
+    let lines = asked(&pair, &proxy);
+    let expected = [
+        named("origin", &["meta", "index"]),
+        // Consul says that they are missing; whether that is so for somebody with the right to know, single reads tell.
+        "GET /v1/kv/origin/meta".to_owned(),
+        "GET /v1/kv/origin/index".to_owned(),
+        format!("PUT /v1/txn{looks}"),
+    ];
+    let (save, before) = lines.split_last().unwrap();
+    assert!(before.ends_with(&expected), "{lines:#?}");
+    assert!(save.ends_with(" cas origin/index"), "{lines:#?}");
+    assert_eq!(output.report("origin")["requests"]["consul"], 5, "{lines:#?}");
+    pair.expect_origin(&["a"]);
+
+    pair.fill(&["a"]);
+    let output = pair.origin_cycle("saved");
+    assert_eq!(output.report("origin")["requests"]["consul"], 3);
+    // The revision that was noted is the index's: further saves of the same process count.
+    pair.set("/origin", "tick", json!("100ms"));
+    let daemon = pair.vsync.args(["origin", "-o", "json"]).spawn();
+    for reports in 0..3 {
+        let known = daemon.reports().len();
+        pair.origin.put("a", json!({ "n": reports }));
+        daemon.wait_for_report(known, |report| report["result"] == "saved");
+    }
+    daemon.signal("TERM");
+    let output = daemon.wait_exit(crate::common::wait::SOON);
+    output.expect(
+        output.reports.iter().all(|report| report["errors"] == json!([])),
+        "no save failed",
+    );
+}
+
+#[test]
+fn a_key_of_another_tool_among_the_buckets_is_found_and_stays() {
+    let mut pair = Pair::on_consul();
+    pair.set("", "numBuckets", json!(100));
+    pair.fill(&["a"]);
+    // What is a bucket may be overwritten; beyond the first 64 as well as among them.
+    pair.info.put("origin/3", "{}");
+    for key in ["origin/7", "origin/99"] {
+        pair.info.put(key, "theirs");
+        let output = pair.origin_cycle("failed");
+        expect_error(&output, "origin", None, &[&format!("{key} in "), "is not vsync's"]);
+        assert_eq!(pair.info.get(key).unwrap(), b"theirs");
+        assert_eq!(pair.info.get("origin/meta"), None);
+        pair.info.delete(key);
+    }
+    pair.origin_cycle("saved");
+    pair.expect_origin(&["a"]);
+}
+
 /// Consul leaves such keys out of a transaction's answer without a word.
 #[test]
 fn a_key_that_may_not_be_read_is_neither_missing_nor_damaged() {

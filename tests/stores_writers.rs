@@ -52,12 +52,14 @@ fn a_save_is_one_transaction_under_the_lock_with_the_index_last() {
     pair.fill(&["a"]);
     pair.origin_cycle("saved");
     let bucket = Info::bucket_of("origin", &pair.path("a"), BUCKETS);
-    let whole = format!("check-session origin/lock set origin/meta set {bucket} cas origin/index");
+    let checks = "check-session origin/lock check-index origin/index";
+    let whole = format!("{checks} set origin/meta set {bucket} cas origin/index");
     assert_eq!(transactions(&pair, &proxy), [whole]);
     assert_eq!(proxy.lines(is_plain_write), [""; 0]);
 }
 
-/// More than 64 operations: meta, then the changed buckets, then the index, each under the lock.
+/// More than 64 operations: meta and as many of the changed buckets as fit, then the others and the index, each under the
+/// lock and as long as nobody else has saved.
 #[test]
 fn a_save_too_large_for_one_transaction_is_written_in_order_and_can_be_cut_off() {
     let mut pair = Pair::on_consul();
@@ -68,18 +70,18 @@ fn a_save_too_large_for_one_transaction_is_written_in_order_and_can_be_cut_off()
     let daemon = pair.vsync.args(["origin", "--once", "-o", "json"]).spawn();
     held.wait_until_held(1);
     let written = transactions(&pair, &proxy);
-    let one = |name: &str| format!("check-session origin/lock set origin/{name}");
-    let mut expected = vec![one("meta")];
-    expected.extend((0..80).map(|n| one(&n.to_string())));
-    expected.push("check-session origin/lock cas origin/index".to_owned());
-    assert_eq!(written, expected);
+    let checks = "check-session origin/lock check-not-exists origin/index";
+    let set = |buckets: std::ops::Range<usize>| buckets.map(|n| format!(" set origin/{n}")).collect::<String>();
+    let first = format!("{checks} set origin/meta{}", set(0..61));
+    let last = format!("{checks}{} cas origin/index", set(61..80));
+    assert_eq!(written, [first, last]);
     daemon.kill();
     daemon.wait_exit(wait::SOON).expect_code(137);
     proxy.close_connections();
     held.release();
     pair.info.unlock("origin");
     assert_eq!(pair.info.get("origin/index"), None);
-    assert!(pair.info.get("origin/79").is_some());
+    assert!(pair.info.get("origin/60").is_some());
     pair.origin_cycle("saved");
     pair.expect_origin(&["a"]);
     // Fewer buckets: the keys beyond the count go, under the lock as well.
@@ -94,6 +96,61 @@ fn a_save_too_large_for_one_transaction_is_written_in_order_and_can_be_cut_off()
         .collect();
     assert_eq!(removals, [63, 7]);
     assert_eq!(proxy.lines(is_plain_write), [""; 0]);
+}
+
+/// 61 buckets go with `meta`, and 62 into each of the other transactions, of which four are sent at a time.
+#[test]
+fn a_large_save_is_sent_four_transactions_at_a_time_between_the_first_and_the_last() {
+    for ended_by in ["nobody", "another writer", "the end of the session"] {
+        let mut pair = Pair::on_consul();
+        pair.set("", "numBuckets", json!(600));
+        pair.fill(&["a"]);
+        let proxy = consul_proxy(&mut pair);
+        let is_middle =
+            |line: &str| line.starts_with("PUT /v1/txn? ") && !line.contains("/meta") && !line.contains(" cas ");
+        let held = proxy.when(is_middle, Action::Hold);
+        let once = pair.vsync.args(["origin", "--once", "-o", "json"]).spawn();
+        held.wait_until_held(4);
+        wait::stays("no more are sent", std::time::Duration::from_millis(300), || {
+            proxy.count("PUT /v1/txn? ") == 5
+        });
+        let prefix = pair.config["origin"]["syncPath"].as_str().unwrap().to_owned();
+        let others = json!(vec!["ab".repeat(32); BUCKETS]).to_string();
+        match ended_by {
+            "another writer" => pair.info.put("origin/index", &others),
+            "the end of the session" => {
+                let session = consul::shared().holder(&format!("{prefix}origin/lock")).unwrap();
+                consul::shared().destroy_session(&session);
+            }
+            _ => {}
+        }
+        held.release();
+        let output = once.wait_exit(wait::SOON);
+        let sent = transactions(&pair, &proxy);
+        let written = (0..600)
+            .filter(|n| pair.info.get(&format!("origin/{n}")).is_some())
+            .count();
+        match ended_by {
+            "nobody" => {
+                output.expect_code(0);
+                assert_eq!((sent.len(), written), (10, 600));
+                let is_last = |line: &String| line.ends_with(" cas origin/index");
+                assert_eq!(sent.iter().position(is_last), Some(9));
+                assert_eq!(pair.info.sound("origin", 600).len(), 1);
+            }
+            "another writer" => {
+                expect_lost_race(&output);
+                assert_eq!((sent.len(), written), (5, 61));
+                assert_eq!(pair.info.get("origin/index").unwrap(), others.as_bytes());
+            }
+            _ => {
+                output.expect_code(1);
+                expect_error(&output, "origin", None, &["the lock ", "was lost"]);
+                assert_eq!((sent.len(), written), (5, 61));
+                assert_eq!(pair.info.get("origin/index"), None);
+            }
+        }
+    }
 }
 
 #[test]

@@ -37,8 +37,8 @@ const ANSWER_LIMIT: u64 = 2 * VALUE_LIMIT as u64;
 /// The limit of one request. A server without a leader takes 7 s to say so.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_RETRIES: u32 = 2;
-/// Connections that are kept.
-const CONNECTIONS: usize = 1;
+/// Connections that are kept: for a save of several requests at the same time.
+const CONNECTIONS: usize = 4;
 
 /// How to reach one Consul.
 #[derive(Clone, Debug)]

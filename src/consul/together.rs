@@ -1,4 +1,4 @@
-//! Reads of several keys by one request, a read-only transaction.
+//! Reads of several keys by one request, a read-only transaction, and looks whether they are there.
 //!
 //! Consul leaves out of its answer whatever the token may not read, without a word (FACTS.md T3), and refuses the whole if
 //! one key is missing. So an answer counts only if it holds exactly the keys that were asked for. In every other case a
@@ -11,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::transaction::Refused;
 use super::{ANSWER_LIMIT, Consul, Entry, Rule};
 use crate::error::{Kind, Result};
 use crate::http::{Method, Reply};
@@ -56,20 +57,25 @@ impl Consul {
     /// # Errors
     /// What keeps Consul from answering at all, for now.
     pub fn get_together(&self, scope: &Scope, keys: &[String]) -> Result<Option<Together>> {
-        match self.query(scope, "get", keys, TOGETHER_LIMIT) {
-            Ok(reply) if (200..300).contains(&reply.status) => Ok(Some(Together(reply.body))),
-            Ok(reply) if reply.status == 429 || reply.status >= 500 => {
-                Err(self.refusal(&reply, Rule::Read(keys.first().map_or("", String::as_str))))
-            }
-            Ok(_) => Ok(None),
-            // Too large, or not what HTTP is: single reads may do, or say so.
-            Err(error) if error.kind() == Kind::Protocol => Ok(None),
-            Err(error) => Err(error),
-        }
+        let reply = self.query(scope, "get", keys, TOGETHER_LIMIT)?;
+        let answered = reply.filter(|reply| (200..300).contains(&reply.status));
+        Ok(answered.map(|reply| Together(reply.body)))
     }
 
-    /// Sends a read-only transaction of one operation for each key.
-    fn query(&self, scope: &Scope, verb: &str, keys: &[String], limit: u64) -> Result<Reply> {
+    /// Which of `keys` may be there, by their places: the others are not. At most [`MOST_TOGETHER`].
+    ///
+    /// # Errors
+    /// What keeps Consul from answering at all, for now.
+    pub fn may_exist(&self, scope: &Scope, keys: &[String]) -> Result<Vec<usize>> {
+        let reply = self.query(scope, "check-not-exists", keys, ANSWER_LIMIT)?;
+        Ok(reply
+            .and_then(|reply| not_absent(&reply))
+            .unwrap_or_else(|| (0..keys.len()).collect()))
+    }
+
+    /// Sends a read-only transaction of one operation for each key. `None` for an answer that single reads may do better
+    /// without: too large, or not Consul's.
+    fn query(&self, scope: &Scope, verb: &str, keys: &[String], limit: u64) -> Result<Option<Reply>> {
         let mut body = String::from("[");
         for key in keys {
             let comma = if body.len() > 1 { "," } else { "" };
@@ -77,7 +83,30 @@ impl Consul {
             let _ = write!(body, "{comma}{}", json!({ "KV": { "Verb": verb, "Key": key } }));
         }
         body.push(']');
-        self.send_for(scope, Method::Query, "/v1/txn?consistent", Some(body.as_bytes()), limit)
+        match self.send_for(scope, Method::Query, "/v1/txn?consistent", Some(body.as_bytes()), limit) {
+            Ok(reply) if reply.status == 429 || reply.status >= 500 => {
+                Err(self.refusal(&reply, Rule::Read(keys.first().map_or("", String::as_str))))
+            }
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) if error.kind() == Kind::Protocol => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The places of the keys that are there, or that the token may not ask for; `None` if the answer doesn't tell.
+fn not_absent(reply: &Reply) -> Option<Vec<usize>> {
+    match reply.status {
+        200..300 => {
+            let answer: Answer = serde_json::from_slice(&reply.body).ok()?;
+            answer.results.is_empty().then(Vec::new)
+        }
+        409 => {
+            let refused: Refused = serde_json::from_slice(&reply.body).ok()?;
+            let places = refused.errors.iter().map(|error| error.position).collect();
+            (!refused.errors.is_empty()).then_some(places)
+        }
+        _ => None,
     }
 }
 
@@ -139,6 +168,27 @@ mod tests {
         assert_eq!(entries(BODIES[0]), Some(vec![(b"SECRET".to_vec(), 7), (Vec::new(), 8)]));
         for other in &BODIES[1..] {
             assert_eq!(entries(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_absent_only_if_consul_says_so() {
+        let exists = r#"{"Results":null,"Errors":[{"OpIndex":1,"What":"key \"b\" exists"},{"OpIndex":3,"What":"Permission denied"}]}"#;
+        for (status, body, places) in [
+            (200, r#"{"Results":[],"Errors":null,"Index":0}"#, Some(vec![])),
+            (409, exists, Some(vec![1, 3])),
+            (409, r#"{"Results":null,"Errors":[]}"#, None),
+            (409, "SECRET", None),
+            (200, BODIES[1], None),
+            (200, "{}", None),
+            (200, "", None),
+            (200, "[]", None),
+            (200, "<html>SECRET</html>", None),
+            (404, "", None),
+            (403, r#"{"Results":[],"Errors":null}"#, None),
+        ] {
+            let reply = Reply::new(status, body.as_bytes().to_vec(), &[]);
+            assert_eq!(not_absent(&reply), places, "{status} {body}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Consul's transactions: several writes that count together or not at all.
+//! Consul's transactions that write: several writes that count together or not at all.
 //!
 //! Each begins with the check that a lock is still held by a certain session, so that a writer which has lost its lock
 //! without knowing it writes nothing. What a transaction takes is limited (FACTS.md T15, section 14): 64 operations, and
@@ -24,9 +24,11 @@ const FRAME: usize = 8 * 1024;
 /// The largest value that surely fits into a transaction with the check of the lock, in bytes.
 pub const COMMIT_LIMIT: usize = (BODY_LIMIT - FRAME) / 4 * 3;
 
-/// One write.
+/// One write, or a check that has to hold for all of them.
 #[derive(Clone, Copy)]
 pub enum Op<'a> {
+    /// Checks that the key's modify index is still this one (0: that there is no such key).
+    Check(&'a str, u64),
     /// Writes a value, whatever was there.
     Set(&'a str, &'a [u8]),
     /// Writes a value if the key's modify index is still this one (0: if there is no such key).
@@ -39,16 +41,18 @@ pub enum Op<'a> {
 pub struct Transaction {
     /// The key of its lock, beside which all that it writes lies.
     lock: String,
+    /// Always whole: there may be several of half a MB, and none should have to be copied.
     body: String,
     count: usize,
-    is_empty: bool,
+    /// The key that was written last.
+    last: Option<String>,
 }
 
 /// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All of it was written.
-    Written,
+    /// All of it was written; the modify index of the last key, if that has a value now.
+    Written(Option<u64>),
     /// Nothing was written: the session does not hold the lock.
     Fenced,
     /// Nothing was written: a key was not as expected.
@@ -61,16 +65,22 @@ impl Transaction {
         let check = json!({ "KV": { "Verb": "check-session", "Key": key, "Session": session } });
         Transaction {
             lock: key.to_string(),
-            body: format!("[{check}"),
+            body: format!("[{check}]"),
             count: 1,
-            is_empty: true,
+            last: None,
         }
     }
 
-    /// Adds a write if there is room for it; whether there was.
+    /// Adds an operation if there is room for it; whether there was.
     pub fn push(&mut self, op: Op) -> bool {
         let encoded = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
+        let written = match op {
+            Op::Check(..) => None,
+            Op::Set(key, _) | Op::SetIf(key, _, _) | Op::Delete(key) => Some(key),
+        };
         let op = match op {
+            Op::Check(key, 0) => json!({ "Verb": "check-not-exists", "Key": key }),
+            Op::Check(key, index) => json!({ "Verb": "check-index", "Key": key, "Index": index }),
             Op::Set(key, bytes) => json!({ "Verb": "set", "Key": key, "Value": encoded(bytes) }),
             Op::SetIf(key, bytes, index) => {
                 json!({ "Verb": "cas", "Key": key, "Value": encoded(bytes), "Index": index })
@@ -78,14 +88,16 @@ impl Transaction {
             Op::Delete(key) => json!({ "Verb": "delete", "Key": key }),
         };
         let op = json!({ "KV": op }).to_string();
-        // A comma before it, and the bracket at the end.
-        if self.count == MOST_OPS || self.body.len() + op.len() + 2 > BODY_LIMIT {
+        // The bracket makes room for a comma.
+        if self.count == MOST_OPS || self.body.len() + op.len() + 1 > BODY_LIMIT {
             return false;
         }
-        self.body.push(',');
-        self.body.push_str(&op);
+        self.body.pop();
+        for part in [",", &op, "]"] {
+            self.body.push_str(part);
+        }
         self.count += 1;
-        self.is_empty = false;
+        self.last = written.map(str::to_string).or(self.last.take());
         true
     }
 
@@ -95,7 +107,12 @@ impl Transaction {
 
     /// Whether there is nothing to write in it.
     pub fn is_empty(&self) -> bool {
-        self.is_empty
+        self.last.is_none()
+    }
+
+    /// The key that it writes last, for messages.
+    pub fn key(&self) -> &str {
+        self.last.as_ref().unwrap_or(&self.lock)
     }
 }
 
@@ -106,14 +123,15 @@ impl Consul {
     /// # Errors
     /// As [`get`](Self::get); whether it was written is then unknown.
     pub fn transact(&self, scope: &Scope, transaction: &Transaction) -> Result<Verdict> {
-        let body = format!("{}]", transaction.body);
-        let reply = self.send(scope, Method::Put, "/v1/txn?", Some(body.as_bytes()))?;
+        let reply = self.send(scope, Method::Put, "/v1/txn?", Some(transaction.body.as_bytes()))?;
         if reply.status == 409 {
             return self.verdict(transaction, &reply);
         }
         let reply = self.done(reply, transaction.rule())?;
-        let is_json = serde_json::from_slice::<Results>(&reply.body).is_ok();
-        is_json.then_some(Verdict::Written).ok_or_else(|| self.not_consul())
+        let answer: Results = serde_json::from_slice(&reply.body).map_err(|_| self.not_consul())?;
+        let last = answer.results.last().map(|last| &last.kv);
+        let last = last.filter(|last| last.key == transaction.key());
+        Ok(Verdict::Written(last.map(|last| last.modify_index)))
     }
 
     fn verdict(&self, transaction: &Transaction, reply: &Reply) -> Result<Verdict> {
@@ -135,19 +153,35 @@ impl Consul {
 #[derive(Deserialize)]
 struct Results {
     #[serde(rename = "Results")]
-    _results: Vec<serde::de::IgnoredAny>,
+    results: Vec<Outcome>,
 }
 
 #[derive(Deserialize)]
-struct Refused {
+struct Outcome {
+    #[serde(rename = "KV")]
+    kv: Written,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    #[serde(rename = "Key")]
+    key: String,
+    #[serde(rename = "ModifyIndex")]
+    modify_index: u64,
+}
+
+/// Why a transaction was refused.
+#[derive(Deserialize)]
+pub(super) struct Refused {
     #[serde(rename = "Errors")]
-    errors: Vec<Failure>,
+    pub(super) errors: Vec<Failure>,
 }
 
+/// What is wrong with one of its operations.
 #[derive(Deserialize)]
-struct Failure {
+pub(super) struct Failure {
     #[serde(rename = "OpIndex")]
-    position: usize,
+    pub(super) position: usize,
     #[serde(rename = "What")]
     what: String,
 }
@@ -169,7 +203,7 @@ mod tests {
         let fits = |size: usize| {
             let mut transaction = Transaction::under("k", "s");
             let fits = transaction.push(Op::SetIf("k", &vec![0; size], u64::MAX));
-            assert!(transaction.body.len() < BODY_LIMIT);
+            assert!(transaction.body.len() <= BODY_LIMIT && transaction.body.ends_with("}]"));
             fits
         };
         let sizes: Vec<usize> = (COMMIT_LIMIT..BODY_LIMIT).collect();

@@ -1,18 +1,19 @@
 //! Sync info in Consul KV.
 //!
-//! A save is one transaction where it fits into one: then readers see all of it or nothing. Where it doesn't fit, each
-//! write is a transaction of its own. Every one of them is refused by Consul unless the lock is still held.
+//! Several keys are read by one request where that is as good as reading each: what Consul says of all of them is
+//! believed, and what it leaves out is asked for again.
+
+mod writer;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{EachValue, Held, Lock, Revision, Store, Value, Waiting, Writer};
-use crate::consul::{
-    self, COMMIT_LIMIT, Consul, ConsulSettings, Entry, Holding, MOST_TOGETHER, Op, Transaction, VALUE_LIMIT, Verdict,
-};
+use crate::consul::{self, COMMIT_LIMIT, Consul, ConsulSettings, Entry, Holding, MOST_TOGETHER, VALUE_LIMIT};
 use crate::error::{Context, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::Scope;
+use writer::ConsulWriter;
 
 /// The key of the lock, below the role's prefix.
 const LOCK_KEY: &str = "lock";
@@ -99,6 +100,16 @@ impl Store for ConsulStore {
         Ok(())
     }
 
+    fn may_exist(&self, scope: &Scope, keys: &[String]) -> Result<Vec<usize>> {
+        let mut places = Vec::new();
+        for (n, some) in keys.chunks(MOST_TOGETHER).enumerate() {
+            let found = self.consul.may_exist(scope, some);
+            let found = found.context(|| format!("look for the key {}", some[0]))?;
+            places.extend(found.iter().map(|place| n * MOST_TOGETHER + place));
+        }
+        Ok(places)
+    }
+
     fn put(&self, scope: &Scope, key: &str, bytes: &[u8]) -> Result<()> {
         self.consul
             .put(scope, key, bytes)
@@ -111,16 +122,10 @@ impl Store for ConsulStore {
             .context(|| format!("delete the key {key}"))
     }
 
-    fn writer<'a>(&'a self, scope: &'a Scope) -> Result<Box<dyn Writer + 'a>> {
+    fn writer<'a>(&'a self, scope: &'a Scope, key: &str, expected: Option<&Revision>) -> Result<Box<dyn Writer + 'a>> {
         let holding = self.holding()?;
         holding.check()?;
-        Ok(Box::new(ConsulWriter {
-            store: self,
-            scope,
-            together: Some(transaction(&holding)),
-            kept: Vec::new(),
-            holding,
-        }))
+        Ok(Box::new(ConsulWriter::new(self, scope, holding, (key, expected))))
     }
 
     fn value_limit(&self) -> Option<usize> {
@@ -164,114 +169,9 @@ impl Store for ConsulStore {
     }
 }
 
-/// One save.
-struct ConsulWriter<'a> {
-    store: &'a ConsulStore,
-    scope: &'a Scope,
-    holding: Arc<Holding>,
-    /// All that was set so far; `None` once it was too much for one transaction.
-    together: Option<Transaction>,
-    /// The same again, for when it turns out to be too much.
-    kept: Vec<(String, Vec<u8>)>,
-}
-
-impl ConsulWriter<'_> {
-    /// Sends a transaction; `false` if a key was not as expected.
-    fn send(&self, transaction: &Transaction, key: &str) -> Result<bool> {
-        self.holding.check()?;
-        let verdict = self.store.consul.transact(self.scope, transaction);
-        match verdict.context(|| format!("write the key {key}"))? {
-            Verdict::Written => Ok(true),
-            Verdict::Stale => Ok(false),
-            Verdict::Fenced => Err(self.holding.refused()),
-        }
-    }
-
-    /// Writes one value by itself.
-    fn set_alone(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        let mut alone = transaction(&self.holding);
-        if alone.push(Op::Set(key, bytes)) {
-            return self.send(&alone, key).map(drop);
-        }
-        // More than a transaction takes: all that can be done is to look right before. The index, which makes it count,
-        // is always in a transaction.
-        self.holding.check()?;
-        let lock = self.store.consul.get(self.scope, self.holding.key())?;
-        if lock.and_then(|lock| lock.session).as_deref() != Some(self.holding.session()) {
-            return Err(self.holding.refused());
-        }
-        self.store.put(self.scope, key, bytes)
-    }
-
-    /// Gives up writing all at once.
-    fn write_kept(&mut self) -> Result<()> {
-        self.together = None;
-        let kept = std::mem::take(&mut self.kept);
-        kept.iter().try_for_each(|(key, bytes)| self.set_alone(key, bytes))
-    }
-}
-
-impl Writer for ConsulWriter<'_> {
-    fn set(&mut self, key: &str, bytes: &[u8]) -> Result<()> {
-        let fits = self.together.as_mut().is_some_and(|all| all.push(Op::Set(key, bytes)));
-        if fits {
-            self.kept.push((key.to_string(), bytes.to_vec()));
-            return Ok(());
-        }
-        self.write_kept()?;
-        self.set_alone(key, bytes)
-    }
-
-    fn commit(&mut self, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool> {
-        let op = Op::SetIf(key, bytes, expected.map_or(0, |revision| revision.0));
-        if let Some(mut all) = self.together.take() {
-            if all.push(op) {
-                self.kept.clear();
-                return self.send(&all, key);
-            }
-            self.write_kept()?;
-        }
-        let mut alone = transaction(&self.holding);
-        match alone.push(op) {
-            true => self.send(&alone, key),
-            false => fail(
-                Kind::Refused,
-                format!("{key} is larger than {} takes at once", self.store.place()),
-            ),
-        }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.kept.clear();
-        match self.together.take() {
-            Some(all) if !all.is_empty() => self.send(&all, "meta").map(drop),
-            _ => Ok(()),
-        }
-    }
-
-    fn remove(&mut self, keys: &[String]) -> Result<()> {
-        let mut some = transaction(&self.holding);
-        for key in keys {
-            if !some.push(Op::Delete(key)) {
-                self.send(&some, key)?;
-                some = transaction(&self.holding);
-                some.push(Op::Delete(key));
-            }
-        }
-        match keys.last() {
-            Some(last) => self.send(&some, last).map(drop),
-            None => Ok(()),
-        }
-    }
-}
-
 fn value(entry: Entry) -> Value {
     Value {
         bytes: entry.value,
         revision: Revision(entry.modify_index),
     }
-}
-
-fn transaction(holding: &Holding) -> Transaction {
-    Transaction::under(holding.key(), holding.session())
 }

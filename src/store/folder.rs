@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{Held, Lock, Revision, Store, Value, Waiting, Writer};
+use super::{Held, Lock, Revision, Store, Value, Waiting, Writer, lost_race};
 use crate::error::{Error, Kind, Result, fail};
 use crate::http::Http;
 use crate::scope::{Done, Scope};
@@ -112,7 +112,7 @@ impl Store for FolderStore {
         }
     }
 
-    fn writer<'a>(&'a self, scope: &'a Scope) -> Result<Box<dyn Writer + 'a>> {
+    fn writer<'a>(&'a self, scope: &'a Scope, key: &str, expected: Option<&Revision>) -> Result<Box<dyn Writer + 'a>> {
         let holding = self.holding.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         let Some(holding) = holding else {
             return fail(
@@ -121,11 +121,17 @@ impl Store for FolderStore {
             );
         };
         holding.check()?;
-        Ok(Box::new(FolderWriter {
+        let writer = FolderWriter {
             store: self,
             scope,
             holding,
-        }))
+            key: key.to_string(),
+            expected: expected.cloned(),
+        };
+        match writer.is_as_expected()? {
+            true => Ok(Box::new(writer)),
+            false => Err(lost_race(key, &self.place())),
+        }
     }
 
     fn value_limit(&self) -> Option<usize> {
@@ -206,6 +212,17 @@ struct FolderWriter<'a> {
     store: &'a FolderStore,
     scope: &'a Scope,
     holding: Arc<FileLock>,
+    /// The key that makes it count, and its state.
+    key: String,
+    expected: Option<Revision>,
+}
+
+impl FolderWriter<'_> {
+    /// The lock keeps other writers of vsync's away; this finds what anybody else has changed.
+    fn is_as_expected(&self) -> Result<bool> {
+        let current = self.store.get(self.scope, &self.key)?.map(|value| value.revision);
+        Ok(current == self.expected)
+    }
 }
 
 impl Writer for FolderWriter<'_> {
@@ -214,14 +231,13 @@ impl Writer for FolderWriter<'_> {
         self.store.put(self.scope, key, bytes)
     }
 
-    fn commit(&mut self, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool> {
+    fn commit(&mut self, bytes: &[u8]) -> Result<Option<Revision>> {
         self.holding.check()?;
-        // The lock keeps other writers of vsync's away; this finds what anybody else changed before.
-        let current = self.store.get(self.scope, key)?.map(|value| value.revision);
-        if current.as_ref() != expected {
-            return Ok(false);
+        if !self.is_as_expected()? {
+            return Ok(None);
         }
-        self.store.put(self.scope, key, bytes).map(|()| true)
+        self.store.put(self.scope, &self.key, bytes)?;
+        Ok(Some(revision(bytes)))
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -356,17 +372,21 @@ mod tests {
     fn check_and_set_notices_every_change() {
         let (root, store) = temporary();
         let (_handle, scope) = Scope::root();
-        assert_eq!(
-            store.writer(&scope).err().map(|error| error.kind()),
-            Some(Kind::Conflict)
-        );
+        let refused = |expected: Option<&Revision>| {
+            let writer = store.writer(&scope, "k", expected);
+            writer.err().map(|error| error.kind()) == Some(Kind::Conflict)
+        };
+        assert!(refused(None), "without the lock");
         let _lock = store.lock(&scope, "vsync/origin/", WAITING).unwrap();
-        let mut writer = store.writer(&scope).unwrap();
-        assert!(writer.commit("k", b"1", None).unwrap());
-        assert!(!writer.commit("k", b"2", None).unwrap());
-        let first = store.get(&scope, "k").unwrap().unwrap().revision;
-        assert!(writer.commit("k", b"2", Some(&first)).unwrap());
-        assert!(!writer.commit("k", b"3", Some(&first)).unwrap());
+        let mut writer = store.writer(&scope, "k", None).unwrap();
+        let first = writer.commit(b"1").unwrap();
+        assert_eq!(first, store.get(&scope, "k").unwrap().map(|value| value.revision));
+        assert_eq!(writer.commit(b"2").unwrap(), None);
+        assert!(refused(None));
+        let mut writer = store.writer(&scope, "k", first.as_ref()).unwrap();
+        assert!(writer.commit(b"2").unwrap().is_some());
+        assert_eq!(writer.commit(b"3").unwrap(), None);
+        assert!(refused(first.as_ref()));
         drop(writer);
         fs::remove_dir_all(root).unwrap();
     }
@@ -395,7 +415,7 @@ mod tests {
         let (root, store) = temporary();
         let (_handle, scope) = Scope::root();
         let held = store.lock(&scope, "vsync/origin/", WAITING).unwrap();
-        let mut writer = store.writer(&scope).unwrap();
+        let mut writer = store.writer(&scope, "k", None).unwrap();
         assert!(held.lost().is_none());
         fs::remove_dir_all(&root).unwrap();
         let is_lost = |error: Option<Error>| error.is_some_and(|error| error.to_string().contains("was lost"));
@@ -404,10 +424,10 @@ mod tests {
         let other = FolderStore::new(root.clone());
         let others = other.lock(&scope, "vsync/origin/", WAITING).unwrap();
         assert!(others.lost().is_none() && is_lost(held.lost()));
-        assert!(is_lost(writer.commit("k", b"1", None).err()));
-        assert!(is_lost(store.writer(&scope).err()));
+        assert!(is_lost(writer.commit(b"1").err()));
+        assert!(is_lost(store.writer(&scope, "k", None).err()));
         drop(writer);
-        assert!(other.writer(&scope).is_ok());
+        assert!(other.writer(&scope, "k", None).is_ok());
         fs::remove_dir_all(root).unwrap();
     }
 

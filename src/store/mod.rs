@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::config::StoreSettings;
 use crate::consul::SessionLock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::Http;
 use crate::scope::Scope;
 
@@ -48,6 +48,14 @@ pub trait Store: Send + Sync {
         keys.try_for_each(|(n, key)| each(n, self.get(scope, key)?))
     }
 
+    /// Which of `keys` may be there, by their places: the others are not.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn may_exist(&self, _scope: &Scope, keys: &[String]) -> Result<Vec<usize>> {
+        Ok((0..keys.len()).collect())
+    }
+
     /// Writes `bytes`, whatever was there.
     ///
     /// # Errors
@@ -60,11 +68,12 @@ pub trait Store: Send + Sync {
     /// If it may still be there.
     fn delete(&self, scope: &Scope, key: &str) -> Result<()>;
 
-    /// For one save. The lock must be held, so that no other writer comes in between.
+    /// For one save, which counts as soon as `key` is written; until then `key` must stay as `expected` (`None`: absent).
+    /// The lock must be held, so that no other writer comes in between.
     ///
     /// # Errors
-    /// [`Kind::Conflict`](crate::error::Kind) if the lock is not held.
-    fn writer<'a>(&'a self, scope: &'a Scope) -> Result<Box<dyn Writer + 'a>>;
+    /// [`Kind::Conflict`] if the lock is not held, or `key` is seen to be another.
+    fn writer<'a>(&'a self, scope: &'a Scope, key: &str, expected: Option<&Revision>) -> Result<Box<dyn Writer + 'a>>;
 
     /// The largest value in bytes, where there is a limit.
     fn value_limit(&self) -> Option<usize>;
@@ -76,7 +85,7 @@ pub trait Store: Send + Sync {
     /// lasts, and says that it stands by.
     ///
     /// # Errors
-    /// [`Kind::Conflict`](crate::error::Kind), naming the holder, if the scope's time ends first.
+    /// [`Kind::Conflict`], naming the holder, if the scope's time ends first.
     fn lock(&self, scope: &Scope, prefix: &str, waiting: Waiting) -> Result<Lock>;
 
     /// Who holds the lock on `prefix` at this moment; `None` if nobody does. Nothing is written.
@@ -120,20 +129,20 @@ pub trait Writer {
     /// [`flush`](Self::flush).
     ///
     /// # Errors
-    /// If it may not have been written.
+    /// If it may not have been written; [`Kind::Conflict`] if somebody else has saved meanwhile.
     fn set(&mut self, key: &str, bytes: &[u8]) -> Result<()>;
 
-    /// Writes `bytes` after all that was set before, if the key is still as `expected` (`None`: absent); whether it was
-    /// written.
+    /// Writes `bytes` to the key that makes it count, after all that was set before, if that key is still as expected: the
+    /// state that it has then. `None` if it was not, or if only a look can tell.
     ///
     /// # Errors
     /// If it may or may not have been written.
-    fn commit(&mut self, key: &str, bytes: &[u8], expected: Option<&Revision>) -> Result<bool>;
+    fn commit(&mut self, bytes: &[u8]) -> Result<Option<Revision>>;
 
     /// Writes all that was set before.
     ///
     /// # Errors
-    /// If it may not have been written.
+    /// As [`set`](Self::set).
     fn flush(&mut self) -> Result<()>;
 
     /// Removes `keys`; absence is no error.
@@ -169,6 +178,14 @@ impl Lock {
             Held::Session(lock) => lock.holding().check().err(),
         }
     }
+}
+
+/// The error of a save that would undo what somebody else has saved: `key` is not what it was.
+fn lost_race(key: &str, place: &str) -> Error {
+    let why = format!(
+        "another writer saved {key} in {place} since this cycle began; is a second vsync running on this sync path?"
+    );
+    Error::new(Kind::Conflict, why)
 }
 
 /// The store that `settings` describe.

@@ -219,8 +219,9 @@ fn a_bucket_too_large_for_a_transaction_is_not_written_without_the_lock() {
     let names: Vec<String> = (0..620).map(|n| format!("{folders}/{n:03}")).collect();
     rivals.pair.fill(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let meta = format!(
-        "PUT /v1/txn? check-session {} set {}",
+        "PUT /v1/txn? check-session {} check-not-exists {} set {}",
         rivals.lock(),
+        rivals.key("index"),
         rivals.key("meta")
     );
     let held = rivals.proxies[0].when_first(1, meta, Action::HoldAnswer);
@@ -239,7 +240,7 @@ fn a_bucket_too_large_for_a_transaction_is_not_written_without_the_lock() {
     assert_eq!(rivals.proxies[0].count(plain), 1, "it was that large");
     let commit = rivals.saves(0).pop().expect("a commit").0;
     let verbs: Vec<String> = operations(&commit.body).into_iter().map(|(verb, ..)| verb).collect();
-    assert_eq!(verbs, ["check-session", "cas"]);
+    assert_eq!(verbs, ["check-session", "check-not-exists", "cas"]);
 }
 
 #[test]

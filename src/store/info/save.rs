@@ -1,12 +1,12 @@
 //! Saving sync info so that readers can trust it.
 //!
 //! `meta`, then only the buckets that differ from what is stored, then the index, last, by check-and-set; all at once
-//! where the store can, and only while the lock is held.
+//! where the store can, and only while the lock is held and the index is the one that was loaded.
 
-use super::{InfoStore, Own};
+use super::{InfoStore, Own, Revision};
 use crate::error::{Kind, Result, fail};
 use crate::scope::Scope;
-use crate::store::Writer;
+use crate::store::{Writer, lost_race};
 use crate::sync_info::{Bucket, Index, Meta, SyncInfo};
 
 /// The share of a bucket's limit that a suggested bucket count leaves free, so that it serves for a while.
@@ -35,9 +35,8 @@ impl InfoStore {
             return Ok(false);
         }
         self.ensure_fits(info, &changed, &index)?;
-        self.ensure_still_ours(scope, own)?;
         self.ensure_not_foreign(scope, own, &changed)?;
-        let mut writer = self.store.writer(scope)?;
+        let mut writer = self.store.writer(scope, &self.index_key(), own.revision.as_ref())?;
         writer.set(&self.key("meta"), &meta.to_bytes())?;
         let mut stored = own.stored.clone();
         for n in changed {
@@ -57,43 +56,23 @@ impl InfoStore {
         Ok(true)
     }
 
-    /// Refuses to begin where the index is not the one that was loaded: two writers would overwrite each other.
-    fn ensure_still_ours(&self, scope: &Scope, own: &Own) -> Result<()> {
-        let found = self.store.get(scope, &self.key("index"))?.map(|value| value.revision);
-        if found == own.revision {
-            Ok(())
-        } else {
-            self.lost_race()
-        }
-    }
-
     fn commit(&self, scope: &Scope, writer: &mut dyn Writer, own: &mut Own, index: Index) -> Result<()> {
-        let (key, bytes) = (self.key("index"), index.to_bytes());
-        let written = writer.commit(&key, &bytes, own.revision.as_ref())?;
-        // Read back for its revision, and because an answer that got lost makes a write that counted look like a
-        // lost race when it is sent again.
-        match self.store.get(scope, &key)? {
-            Some(value) if value.bytes == bytes => {
-                own.revision = Some(value.revision);
-                own.index = Some(index);
-                Ok(())
-            }
-            _ if written => fail(
-                Kind::Conflict,
-                format!("{key} was changed right after it was saved by another writer"),
-            ),
-            _ => self.lost_race(),
-        }
+        let bytes = index.to_bytes();
+        let revision = match writer.commit(&bytes)? {
+            Some(revision) => revision,
+            None => self.saved_before(scope, &bytes)?,
+        };
+        (own.revision, own.index) = (Some(revision), Some(index));
+        Ok(())
     }
 
-    fn lost_race<T>(&self) -> Result<T> {
-        fail(
-            Kind::Conflict,
-            format!(
-                "another writer saved {} since this cycle began; is a second vsync running on this sync path?",
-                self.place()
-            ),
-        )
+    /// The revision of an index that could not be saved: an answer that got lost makes a save that counted look like a
+    /// lost race when it is sent again.
+    fn saved_before(&self, scope: &Scope, index: &[u8]) -> Result<Revision> {
+        match self.store.get(scope, &self.index_key())? {
+            Some(value) if value.bytes == index => Ok(value.revision),
+            _ => Err(lost_race(&self.index_key(), &self.store.place())),
+        }
     }
 
     fn ensure_fits(&self, info: &SyncInfo, buckets: &[usize], index: &Index) -> Result<()> {
@@ -137,14 +116,16 @@ impl InfoStore {
         if own.index.is_some() || own.meta.is_some() {
             return Ok(());
         }
-        for n in buckets {
-            let name = n.to_string();
-            let found = self.store.get(scope, &self.key(&name))?;
-            if found.is_some_and(|value| Bucket::from_bytes(&value.bytes).is_err()) {
-                return self.foreign(&name);
-            }
-        }
-        Ok(())
+        let places = self.store.may_exist(scope, &self.keys(buckets))?;
+        let found: Vec<usize> = places
+            .into_iter()
+            .filter_map(|place| buckets.get(place).copied())
+            .collect();
+        self.store
+            .get_each(scope, &self.keys(&found), &mut |place, value| match value {
+                Some(value) if Bucket::from_bytes(&value.bytes).is_err() => self.foreign(&found[place].to_string()),
+                _ => Ok(()),
+            })
     }
 }
 
