@@ -22,6 +22,9 @@ const LEGACY: [(&str, &str); 4] = [
     ("token_bound_cidr_list", "token_bound_cidrs"),
 ];
 
+/// What lies below a role and is no part of it: its secret ids, which are made far more often than it is changed.
+const SECRET_IDS: [&str; 3] = ["secret-id", "secret-id-accessor", "custom-secret-id"];
+
 /// Can only be set when a role is made.
 const LOCAL: &str = "local_secret_ids";
 
@@ -117,6 +120,14 @@ impl Engine for Roles {
             Fetched::Live(_, insight) => Presence::Present(insight),
             Fetched::Gone => Presence::Absent,
         })
+    }
+
+    /// Names are written in any case, and kept in lower case; single settings have paths of their own below a role's.
+    fn touched(&self, api_path: &str) -> Option<String> {
+        let mut parts = api_path.strip_prefix(&self.prefix)?.split('/');
+        let (name, below) = (parts.next()?, parts.next().unwrap_or_default());
+        let is_role = !name.is_empty() && !SECRET_IDS.contains(&below);
+        is_role.then(|| format!("{}{}", self.prefix, name.to_lowercase()))
     }
 
     fn fetch(&self, session: Session, path: &str) -> Result<Fetched> {

@@ -73,6 +73,11 @@ impl Engine for Kv1 {
         })
     }
 
+    fn touched(&self, api_path: &str) -> Option<String> {
+        let name = api_path.strip_prefix(&self.mount)?;
+        (!name.is_empty()).then(|| api_path.to_owned())
+    }
+
     /// Without a key the insight has no fingerprint.
     fn fetch(&self, session: Session, path: &str) -> Result<Fetched> {
         let Some(secret) = Self::current(session, path)? else {

@@ -23,6 +23,9 @@ use crate::vault::{Found, Session, data};
 use history::Past;
 use metadata::{Custom, Metadata, Settings};
 
+/// The parts of the API through which a secret is changed.
+const WRITTEN: [&str; 5] = ["data", "metadata", "delete", "undelete", "destroy"];
+
 /// How often a secret is read again that changes while it is read.
 const READS: usize = 3;
 
@@ -180,6 +183,11 @@ impl Engine for Kv2 {
             Some(reply) => metadata::presence(data(&reply)?, &reply),
             None => Ok(Presence::Absent),
         }
+    }
+
+    fn touched(&self, api_path: &str) -> Option<String> {
+        let (part, name) = api_path.strip_prefix(&self.mount)?.split_once('/')?;
+        (WRITTEN.contains(&part) && !name.is_empty()).then(|| format!("{}{name}", self.data))
     }
 
     fn fetch(&self, session: Session, path: &str) -> Result<Fetched> {

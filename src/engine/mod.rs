@@ -53,6 +53,10 @@ pub trait Engine: Send + Sync {
     /// Anything but a clear answer.
     fn insight(&self, session: Session, path: &str) -> Result<Presence>;
 
+    /// The path of the secret of this mount that a successful write to `api_path` may have changed; `None` if there is none.
+    /// Not each such write is a change, and nothing is known of the secret.
+    fn touched(&self, api_path: &str) -> Option<String>;
+
     /// Reads the secret itself.
     ///
     /// # Errors
@@ -405,6 +409,107 @@ mod tests {
             (r#"{"a":null}"#, "{}", false),
         ] {
             assert_eq!(is_same(&secret(a).data, &secret(b).data), same, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_write_touches_the_secret_of_its_path() {
+        use SecretType::{AppRole, KvV1, KvV2, Policy};
+        for (secret_type, mount, written, touched) in [
+            (KvV2, "a/b/", "a/b/data/x", Some("a/b/data/x")),
+            (KvV2, "a/b/", "a/b/metadata/x/y", Some("a/b/data/x/y")),
+            (KvV2, "a/b/", "a/b/delete/ü z", Some("a/b/data/ü z")),
+            (KvV2, "a/b/", "a/b/undelete/data/x", Some("a/b/data/data/x")),
+            (KvV2, "a/b/", "a/b/destroy/x", Some("a/b/data/x")),
+            (KvV2, "a/b/", "a/b/config", None),
+            (KvV2, "a/b/", "a/b/detailed-metadata/x", None),
+            (KvV2, "a/b/", "a/b/subkeys/x", None),
+            (KvV2, "a/b/", "a/b/data", None),
+            (KvV2, "a/b/", "a/b/data/", None),
+            (KvV2, "a/b/", "a/b/datax/x", None),
+            (KvV2, "a/b/", "a/data/x", None),
+            (KvV2, "a/b/", "a/bc/data/x", None),
+            (KvV2, "a/b/", "sys/mounts/a/b/data/x", None),
+            (KvV1, "kv1/", "kv1/x/y", Some("kv1/x/y")),
+            (KvV1, "kv1/", "kv1/data/x", Some("kv1/data/x")),
+            (KvV1, "kv1/", "kv1/", None),
+            (KvV1, "kv1/", "kv12/x", None),
+            (
+                Policy,
+                "sys/policies/acl/",
+                "sys/policies/acl/Up Case",
+                Some("sys/policies/acl/up case"),
+            ),
+            (
+                Policy,
+                "sys/policies/acl/",
+                "sys/policies/acl/a/b",
+                Some("sys/policies/acl/a/b"),
+            ),
+            (
+                Policy,
+                "sys/policies/acl/",
+                "sys/policy/Old",
+                Some("sys/policies/acl/old"),
+            ),
+            (
+                Policy,
+                "ns/sys/policies/acl/",
+                "ns/sys/policy/a",
+                Some("ns/sys/policies/acl/a"),
+            ),
+            (Policy, "ns/sys/policies/acl/", "sys/policy/a", None),
+            (Policy, "sys/policies/acl/", "sys/policies/password/a", None),
+            (Policy, "sys/policies/acl/", "sys/policies/acl/", None),
+            (
+                AppRole,
+                "auth/approle/role/",
+                "auth/approle/role/R1",
+                Some("auth/approle/role/r1"),
+            ),
+            (
+                AppRole,
+                "auth/a/b/role/",
+                "auth/a/b/role/r/role-id",
+                Some("auth/a/b/role/r"),
+            ),
+            (
+                AppRole,
+                "auth/approle/role/",
+                "auth/approle/role/r/period",
+                Some("auth/approle/role/r"),
+            ),
+            (
+                AppRole,
+                "auth/approle/role/",
+                "auth/approle/role/r/secret-id-ttl",
+                Some("auth/approle/role/r"),
+            ),
+            (AppRole, "auth/approle/role/", "auth/approle/role/r/secret-id", None),
+            (
+                AppRole,
+                "auth/approle/role/",
+                "auth/approle/role/r/secret-id/destroy",
+                None,
+            ),
+            (
+                AppRole,
+                "auth/approle/role/",
+                "auth/approle/role/r/secret-id-accessor/lookup",
+                None,
+            ),
+            (
+                AppRole,
+                "auth/approle/role/",
+                "auth/approle/role/r/custom-secret-id",
+                None,
+            ),
+            (AppRole, "auth/approle/role/", "auth/approle/login", None),
+            (AppRole, "auth/approle/role/", "auth/other/role/r", None),
+            (AppRole, "auth/approle/role/", "auth/approle/role/", None),
+        ] {
+            let engine = at_mount(secret_type, mount);
+            assert_eq!(engine.touched(written).as_deref(), touched, "{mount} {written}");
         }
     }
 

@@ -15,6 +15,10 @@ use crate::vault::{Found, Session, data};
 /// The servers' own; every server has them, and no two need the same ones.
 const OWN: [&str; 4] = ["root", "default", "response-wrapping", "control-group"];
 
+/// Where the API has policies, and where it had them first and still takes writes.
+const CURRENT: &str = "policies/acl/";
+const LEGACY: &str = "policy/";
+
 /// The ACL policies of a namespace.
 pub struct Policies {
     prefix: String,
@@ -124,6 +128,15 @@ impl Engine for Policies {
             Fetched::Live(_, insight) => Presence::Present(insight),
             Fetched::Gone => Presence::Absent,
         })
+    }
+
+    /// Names are written in any case, and kept in lower case.
+    fn touched(&self, api_path: &str) -> Option<String> {
+        let name = api_path.strip_prefix(&self.prefix).or_else(|| {
+            let above = self.prefix.strip_suffix(CURRENT)?;
+            api_path.strip_prefix(above)?.strip_prefix(LEGACY)
+        })?;
+        (!name.is_empty()).then(|| format!("{}{}", self.prefix, name.to_lowercase()))
     }
 
     fn fetch(&self, session: Session, path: &str) -> Result<Fetched> {
