@@ -19,6 +19,7 @@ mod ends;
 mod engines;
 mod fault_table;
 mod faults;
+mod feed;
 mod house;
 mod kills;
 mod lock;

@@ -57,6 +57,7 @@ pub fn build(values: &Values, needs: Needs, note: &str) -> Result<(Settings, Vec
     let destinations: Vec<_> = places.iter().map(|place| builder.destination(*place)).collect();
     let destinations: Option<Vec<_>> = destinations.into_iter().collect();
     builder.check_distinct(&places, destinations.as_deref().unwrap_or_default());
+    builder.check_addresses(&places);
     let (log, notify) = (builder.log(), builder.notify());
     let note = if builder.is_missing { note } else { "" };
     builder.mistakes.end(note)?;
@@ -227,7 +228,7 @@ impl Builder<'_> {
     fn origin(&mut self) -> Option<OriginSettings> {
         let (values, place) = (self.values, Place::Origin);
         let (vault, store, filter) = (self.vault(place), self.store(place), self.filter(place)?);
-        let fingerprint_key = self.fingerprint_key();
+        let (fingerprint_key, feed) = (self.fingerprint_key(), self.feed());
         let mut mounts = list(values, place, "mounts").unwrap_or_default();
         mounts.extend(filter.data_paths());
         Some(OriginSettings {
@@ -242,6 +243,7 @@ impl Builder<'_> {
                 Some("plain") => Listing::Plain,
                 _ => Listing::Auto,
             },
+            feed,
             num_workers: self.num_workers(place),
             tick: duration(values, place, "tick"),
             timeout: duration(values, place, "timeout"),

@@ -199,6 +199,9 @@ pub const KEYS: &[Key] = &[
     origin("fingerprintKey", Kind::Secret, "needed for KV version 1 mounts, whose changes are seen by fingerprints under it; at least 16 bytes"),
     origin("fingerprintKeyFile", Kind::Text, "the file that holds it"),
     origin("listing", Kind::Choice(&["auto", "plain"]), "auto (the same without it): use listings that carry metadata, where the server has them; plain: never"),
+    origin("auditListen", Kind::Listen, "where an audit device of the Vault connects to, so that changes are seen at once (without it: nowhere)"),
+    origin("auditAllow", Kind::Networks, "who may connect there, if others than this host can reach it"),
+    origin("auditSocketMode", Kind::Choice(&["0600", "0660", "0666"]), "the permissions of a unix socket of auditListen (without it: 0600)"),
 
     destination("transforms", Kind::Transforms, "list of {name, from, to}: rules that turn an origin path into a destination path"),
     destination("versions", Kind::Choice(&["latest", "all"]), "which versions of a KV v2 secret are copied (without it: latest)"),

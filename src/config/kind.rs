@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::keys::shown;
 use super::nearest::nearest;
+use super::network::{EXPECTED_LISTEN, EXPECTED_NETWORK, Listen, Network};
 use super::settings::{MaxDeletes, Webhook};
 use super::{json, text};
 use crate::filter::compile;
@@ -61,6 +62,10 @@ pub enum Kind {
     Command,
     /// A URL that is posted to; secret, since its path or query may hold a token.
     Webhook,
+    /// An address to listen at.
+    Listen,
+    /// IP addresses and networks.
+    Networks,
 }
 
 /// A value that is what its kind asks for.
@@ -84,6 +89,10 @@ pub enum Typed {
     Rules(Vec<Rule>),
     /// Of [`Kind::Webhook`].
     Webhook(Webhook),
+    /// Of [`Kind::Listen`].
+    Listen(Listen),
+    /// Of [`Kind::Networks`].
+    Networks(Vec<Network>),
 }
 
 /// What is wrong with a value.
@@ -137,6 +146,8 @@ impl Kind {
             Kind::Transforms => "must be a list of objects {name, from, to}".to_owned(),
             Kind::Command => "must be a list of strings, a program and its arguments".to_owned(),
             Kind::Webhook => "must be a string, http(s)://host:port/path".to_owned(),
+            Kind::Listen => format!("must be a string, {EXPECTED_LISTEN}"),
+            Kind::Networks => "must be a list of strings, IP addresses or networks like 10.0.0.0/8".to_owned(),
         }
     }
 
@@ -147,13 +158,13 @@ impl Kind {
         match self {
             Kind::Bool => text.parse().map_or_else(|_| string(), Value::Bool),
             Kind::Whole { .. } => text.parse::<u64>().map_or_else(|_| string(), Value::from),
-            Kind::Mounts | Kind::Regexes if !is_json_list(text) => Value::Array(
+            Kind::Mounts | Kind::Regexes | Kind::Networks if !is_json_list(text) => Value::Array(
                 text.split(',')
                     .map(|item| Value::String(item.trim().to_owned()))
                     .collect(),
             ),
             // An argument may hold a comma.
-            Kind::Mounts | Kind::Regexes | Kind::Transforms | Kind::Command => {
+            Kind::Mounts | Kind::Regexes | Kind::Networks | Kind::Transforms | Kind::Command => {
                 json::parse(text.as_bytes()).unwrap_or_else(|_| string())
             }
             _ => string(),
@@ -176,6 +187,7 @@ impl Kind {
             (Kind::Regexes, Value::Array(items)) => regexes(items).map(Typed::List),
             (Kind::Transforms, Value::Array(items)) => rules(items).map(Typed::Rules),
             (Kind::Command, Value::Array(items)) => command(items).map(Typed::List),
+            (Kind::Networks, Value::Array(items)) => networks(items).map(Typed::Networks),
             (_, Value::String(text)) => self.check_text(text),
             (_, other) => Err(self.mismatch(type_of(other))),
         }
@@ -203,8 +215,11 @@ impl Kind {
                 Err(_) => Err(self.mismatch("another string")),
             },
             Kind::Choice(_) => Err(self.mismatch("another string")),
+            Kind::Listen => Listen::parse(value).map(Typed::Listen).map_err(Flaw::whole),
             Kind::Bool | Kind::Whole { .. } => Err(self.mismatch("a string")),
-            Kind::Mounts | Kind::Regexes | Kind::Transforms | Kind::Command => Err(self.mismatch("a string")),
+            Kind::Mounts | Kind::Regexes | Kind::Networks | Kind::Transforms | Kind::Command => {
+                Err(self.mismatch("a string"))
+            }
         }
     }
 
@@ -281,6 +296,13 @@ fn regexes(items: &[Value]) -> Result<Vec<String>, Flaw> {
         compile(regex).map_err(|error| Flaw::item(index, error.to_string()))?;
     }
     Ok(regexes)
+}
+
+fn networks(items: &[Value]) -> Result<Vec<Network>, Flaw> {
+    let network = |(index, text): (usize, &String)| {
+        Network::parse(text).ok_or_else(|| Flaw::item(index, format!("must be {EXPECTED_NETWORK}")))
+    };
+    strings(items)?.iter().enumerate().map(network).collect()
 }
 
 /// Arguments may be empty; a NUL would end one for the system.

@@ -6,12 +6,14 @@
 
 mod access;
 mod build;
+mod feed;
 mod file;
 mod json;
 pub mod keys;
 pub mod kind;
 mod layers;
 pub mod nearest;
+mod network;
 mod settings;
 mod text;
 
@@ -21,9 +23,10 @@ use std::time::Duration;
 
 use crate::error::{Kind, Result, fail};
 
+pub use network::{Listen, Network};
 pub use settings::{
-    DestinationSettings, Listing, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings, ServiceSettings,
-    Settings, StoreSettings, Webhook,
+    DestinationSettings, FeedSettings, Listing, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings,
+    ServiceSettings, Settings, StoreSettings, Webhook,
 };
 
 /// What a command needs of a config; nothing else is asked for.
@@ -299,6 +302,8 @@ mod tests {
             ("/origin/timeout", json!("1h30m")),
             ("/origin/renewToken", json!(false)),
             ("/origin/include", json!(["^a"])),
+            ("/origin/auditListen", json!("[::]:8202")),
+            ("/origin/auditAllow", json!(["10.0.0.0/8"])),
             ("/destination/ignoreDeletes", json!(false)),
             ("/destination/maxDeletes", json!("10%")),
             ("/destination/dataPaths", json!(["b/"])),
@@ -345,6 +350,8 @@ mod tests {
             (origin.tick, origin.timeout),
             (Duration::from_millis(100), Duration::from_secs(5400))
         );
+        let feed = origin.feed.unwrap();
+        assert_eq!((feed.listen.to_string().as_str(), feed.allow.len()), ("[::]:8202", 1));
         let StoreSettings::Consul(consul) = origin.store else {
             panic!()
         };
@@ -636,6 +643,91 @@ mod tests {
             message(Needs::Held, json!([])),
             "the config must be an object, found a list"
         );
+    }
+
+    #[test]
+    fn a_feed_takes_connections_of_this_host_unless_told_otherwise() {
+        let feed = |keys: Value, environment: Pairs| {
+            let mut config = complete();
+            config["origin"]
+                .as_object_mut()
+                .unwrap()
+                .extend(keys.as_object().unwrap().clone());
+            match load_value(Needs::Held, config, environment, &[]) {
+                Ok((settings, _)) => settings.origin.feed.map_or("none".to_owned(), |feed| {
+                    let peers = ["127.0.0.1", "::1", "10.0.0.5", "11.0.0.5"];
+                    let may = |peer: &&str| feed.allow.iter().any(|network| network.holds(peer.parse().unwrap()));
+                    let may: Vec<_> = peers.into_iter().filter(may).collect();
+                    format!("{} {:o} {}", feed.listen, feed.mode, may.join(" "))
+                }),
+                Err(error) => error.to_string(),
+            }
+        };
+        for (keys, expected) in [
+            (json!({}), "none"),
+            (
+                json!({"auditListen": "127.0.0.1:8202"}),
+                "127.0.0.1:8202 600 127.0.0.1 ::1",
+            ),
+            (json!({"auditListen": "[::1]:8202"}), "[::1]:8202 600 127.0.0.1 ::1"),
+            (
+                json!({"auditListen": "unix:/run/a.sock"}),
+                "unix:/run/a.sock 600 127.0.0.1 ::1",
+            ),
+            (
+                json!({"auditListen": "unix:/run/a.sock", "auditSocketMode": "0660"}),
+                "unix:/run/a.sock 660 127.0.0.1 ::1",
+            ),
+            (
+                json!({"auditListen": "0.0.0.0:8202", "auditAllow": ["10.0.0.0/8"]}),
+                "0.0.0.0:8202 600 10.0.0.5",
+            ),
+            (
+                json!({"auditListen": "[::]:8202", "auditAllow": ["::1", "11.0.0.5"]}),
+                "[::]:8202 600 ::1 11.0.0.5",
+            ),
+        ] {
+            assert_eq!(feed(keys.clone(), &[]), expected, "{keys}");
+        }
+        let environment = [
+            ("VSYNC_ORIGIN_AUDITLISTEN", "10.0.0.1:8202"),
+            ("VSYNC_ORIGIN_AUDITALLOW", "10.0.0.5, 11.0.0.0/8"),
+        ];
+        assert_eq!(feed(json!({}), &environment), "10.0.0.1:8202 600 10.0.0.5 11.0.0.5");
+        let unlisted = "origin.auditListen: others than this host can reach that address, so list the addresses of the \
+                        origin's servers in origin.auditAllow (VSYNC_ORIGIN_AUDITALLOW), or listen at 127.0.0.1";
+        let own = "origin.auditAllow: only this host can reach what auditListen names, leave it out";
+        for (keys, expected) in [
+            (json!({"auditListen": "0.0.0.0:8202"}), unlisted),
+            (json!({"auditListen": "[::]:8202", "auditAllow": []}), unlisted),
+            (
+                json!({"auditListen": "127.0.0.1:8202", "auditAllow": ["10.0.0.5"]}),
+                own,
+            ),
+            (json!({"auditListen": "unix:/a", "auditAllow": ["10.0.0.5"]}), own),
+            (
+                json!({"auditAllow": ["10.0.0.5"]}),
+                "origin.auditAllow: means nothing without origin.auditListen",
+            ),
+            (
+                json!({"auditSocketMode": "0600"}),
+                "origin.auditSocketMode: means nothing without origin.auditListen",
+            ),
+            (
+                json!({"auditListen": "127.0.0.1:8202", "auditSocketMode": "0660"}),
+                "origin.auditSocketMode: is for a unix socket, which auditListen is not",
+            ),
+            (
+                json!({"auditListen": "127.0.0.1:8200"}),
+                "origin.vault.address and origin.auditListen: one address for two things, give each its own port",
+            ),
+            (
+                json!({"auditListen": "127.0.0.1:8500"}),
+                "origin.consul.address and origin.auditListen: one address for two things, give each its own port",
+            ),
+        ] {
+            assert_eq!(feed(keys.clone(), &[]), expected, "{keys}");
+        }
     }
 
     #[test]
@@ -1013,7 +1105,7 @@ mod tests {
     const FILES: &[&str] = &[
         r#"{"name":"n","numBuckets":20,"maxDeletes":"50%","log":{"level":"info","type":"json"},"notify":{"command":["a"],
         "webhook":"https://h/SECRET"},"origin":{"vault":{"address":"http://a:1","token":"SECRET","maxRetries":2},
-        "file":{"path":"f"},"mounts":["s/"],"include":["^a"],"tick":"1m"},"destinations":[{"name":"d","vault":
+        "file":{"path":"f"},"mounts":["s/"],"include":["^a"],"tick":"1m","auditListen":"[::]:1","auditAllow":["10.0.0.0/8"]},"destinations":[{"name":"d","vault":
         {"address":"http://b:1","approle":{"role_id":"r","secret_id":"SECRET"}},"consul":{"address":"c:1"},
         "transforms":[{"name":"t","from":"(?P<a>x)","to":"a/b"}]}]}"#,
     ];

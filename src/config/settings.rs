@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::network::{Listen, Network};
 use crate::consul::ConsulSettings;
 use crate::filter::Filter;
 use crate::secret::{SecretSource, SecretString};
@@ -96,6 +97,8 @@ pub struct OriginSettings {
     pub fingerprint_key: Option<SecretSource>,
     /// How folders are listed.
     pub listing: Listing,
+    /// Where changes are told of as they happen, if anywhere.
+    pub feed: Option<FeedSettings>,
     /// Threads of a cycle, 1 to 256.
     pub num_workers: usize,
     /// Time between two cycles' starts.
@@ -111,6 +114,17 @@ pub enum Listing {
     Auto,
     /// By name alone; each secret's metadata is read by itself.
     Plain,
+}
+
+/// Where an audit device of the origin's Vault tells of what it answers.
+#[derive(Clone, Debug)]
+pub struct FeedSettings {
+    /// Where it connects to.
+    pub listen: Listen,
+    /// The permissions of a unix socket's file.
+    pub mode: u32,
+    /// Whose connections are taken; those to a unix socket come from nobody's address.
+    pub allow: Vec<Network>,
 }
 
 /// One destination: where secrets go to.

@@ -4,6 +4,7 @@
 //! slows nor stops another. They tell what happens on one channel, whose one listener decides by level what it means
 //! for the others; when it closes, every thread has ended. Whoever starts a thread joins it.
 
+pub mod feed;
 mod held;
 mod listener;
 mod looks;
