@@ -38,6 +38,7 @@ mod stores;
 mod stores_consul;
 mod stores_folder;
 mod stores_writers;
+mod survey;
 mod systemd;
 mod tls;
 mod transforms;
