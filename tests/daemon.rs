@@ -102,7 +102,7 @@ fn every_stop_signal_ends_an_idle_daemon_and_one_in_mid_cycle() {
                 for (proxy, line, cycle) in [
                     (
                         &ends.origin_proxy,
-                        format!("GET /v1/{}", ends.origin.metadata_path("app1")),
+                        format!("LIST /v1/{}", ends.origin.survey_path("")),
                         "origin",
                     ),
                     (
@@ -224,7 +224,7 @@ fn allow_mass_delete_counts_for_the_first_cycle_only() {
     let daemon = ends.vsync.args(["--allow-mass-delete", "-o", "json"]).spawn();
     // What changes between two cycles of the origin changes for both roles at once.
     let between_cycles = |change: &dyn Fn()| {
-        let line = format!("LIST /v1/{}", ends.origin.metadata_path(""));
+        let line = format!("LIST /v1/{}", ends.origin.survey_path(""));
         let held = ends.origin_proxy.when(line, Action::Hold);
         wait_until_held(&daemon, &held);
         change();

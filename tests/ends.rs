@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::common::proxy::{Proxy, Rule};
 use crate::common::vault::{Mount, Vault};
-use crate::common::vsync::{Daemon, Output, Vsync, set, two_vaults};
+use crate::common::vsync::{Daemon, Output, Vsync, list_plainly, set, two_vaults};
 use crate::common::{vault_server, wait};
 
 /// A fresh mount at each end, a proxy before each, and a vsync that keeps its sync info in its own folder.
@@ -45,6 +45,14 @@ impl Ends {
             destination_proxy,
             config,
         }
+    }
+
+    /// The same with [`list_plainly`].
+    #[must_use]
+    pub fn plain(mut self) -> Ends {
+        list_plainly(&mut self.config);
+        self.vsync.set_config(&self.config);
+        self
     }
 
     /// Sets a key under both ends: `numWorkers`, `vault.maxRetries`.

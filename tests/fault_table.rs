@@ -35,7 +35,11 @@ pub enum Server {
 pub enum Moment {
     /// Before the origin's listing.
     OriginChecks,
-    /// In the origin's listing, of a folder below the first.
+    /// In the origin's listings with metadata, from the first on.
+    OriginAllSurveys,
+    /// In one of them, of a folder below the first.
+    OriginSurvey,
+    /// In the origin's plain listing, of a folder below the first.
     OriginListing,
     /// Between listing and reading: from the first metadata on.
     OriginAllMetadata,
@@ -79,7 +83,8 @@ impl Moment {
     fn server(self) -> Server {
         use Moment as M;
         match self {
-            M::OriginChecks | M::OriginListing | M::OriginAllMetadata | M::OriginMetadata => Server::OriginVault,
+            M::OriginChecks | M::OriginAllSurveys | M::OriginSurvey => Server::OriginVault,
+            M::OriginListing | M::OriginAllMetadata | M::OriginMetadata => Server::OriginVault,
             M::OriginData | M::OriginConfirm => Server::OriginVault,
             M::DestinationChecks | M::DestinationListing | M::DestinationRead => Server::DestinationVault,
             M::DestinationWrite | M::DestinationDelete => Server::DestinationVault,
@@ -97,6 +102,16 @@ impl Moment {
             M::OriginData | M::OriginConfirm | M::OriginInfoRead => "destination",
             _ if matches!(self.server(), Server::OriginVault | Server::OriginConsul) => "origin",
             _ => "destination",
+        }
+    }
+
+    /// The flags under which a cycle has this moment.
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Moment::OriginListing | Moment::OriginAllMetadata | Moment::OriginMetadata => {
+                &["--origin.listing", "plain"]
+            }
+            _ => &[],
         }
     }
 
@@ -165,6 +180,8 @@ type Line = (Moment, &'static str);
 // Groups:                                     slow cuts answers silence
 const AT_ORIGIN_VAULT: &[Line] = &[
     (Moment::OriginChecks, "s fff fffff ff"),
+    (Moment::OriginAllSurveys, "s fff sfsfs ff"),
+    (Moment::OriginSurvey, "s fff sfsfs ff"),
     (Moment::OriginListing, "s fff fffff ff"),
     (Moment::OriginAllMetadata, "s fff pfpfp ff"),
     (Moment::OriginMetadata, "s fff pfpfp ff"),
@@ -243,10 +260,10 @@ impl Row {
             scene.run("origin", &[]).expect_code(0);
         }
         let before = scene.index(role);
-        let limits = limits(self.moment, self.fault == Fault::HalfOpen);
+        let flags = flags(self.moment, self.fault == Fault::HalfOpen);
         let (proxy, line) = scene.place(self.moment);
         let rule = proxy.when(line, self.action());
-        let cycle = scene.start(role, &limits);
+        let cycle = scene.start(role, &flags);
         if self.fault == Fault::Refuse {
             wait_until_held(&cycle, &rule);
             proxy.refuse();
@@ -270,16 +287,17 @@ impl Row {
     }
 }
 
-/// The flags that bound the wait for a server that is silent.
-fn limits(moment: Moment, is_silent: bool) -> Vec<&'static str> {
-    match (moment.server(), moment.role()) {
-        _ if !is_silent => Vec::new(),
-        (Server::OriginVault, _) => vec!["--origin.vault.requestTimeout", "1s"],
-        (Server::DestinationVault, _) => vec!["--destinations.0.vault.requestTimeout", "1s"],
+/// The flags of the cycle that is struck; they bound the wait for a server that is silent.
+fn flags(moment: Moment, is_silent: bool) -> Vec<&'static str> {
+    let limit: &[&str] = match (moment.server(), moment.role()) {
+        _ if !is_silent => &[],
+        (Server::OriginVault, _) => &["--origin.vault.requestTimeout", "1s"],
+        (Server::DestinationVault, _) => &["--destinations.0.vault.requestTimeout", "1s"],
         // Consul's own limit of a request is too long to wait for, so the cycle's has to do.
-        (_, "origin") => vec!["--origin.timeout", "1500ms"],
-        _ => vec!["--destinations.0.timeout", "1500ms"],
-    }
+        (_, "origin") => &["--origin.timeout", "1500ms"],
+        _ => &["--destinations.0.timeout", "1500ms"],
+    };
+    [moment.flags(), limit].concat()
 }
 
 /// The rows of a group of columns.

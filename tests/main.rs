@@ -41,6 +41,7 @@ mod stores_consul;
 mod stores_folder;
 mod stores_requests;
 mod stores_writers;
+mod survey;
 mod systemd;
 mod tls;
 mod transforms;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::common::consul;
 use crate::common::proxy::{Action, Reply};
 use crate::common::vault::Mount;
+use crate::common::vsync::list_plainly;
 use crate::destination::{Pair, expect, expect_problem, same};
 
 /// The synced part of a key's metadata.
@@ -230,7 +231,8 @@ fn a_destination_whose_mount_makes_copies_expire_is_told_of() {
 
 #[test]
 fn custom_metadata_over_the_limits_fails_that_secret_alone_and_keeps_no_data_away() {
-    let pair = Pair::new();
+    let mut pair = Pair::new();
+    pair.configure(list_plainly);
     pair.seed_and_sync(&["a", "b"]);
     pair.origin.put("a", json!({"v": 2}));
     let mut metadata = pair.origin.metadata("a").unwrap();

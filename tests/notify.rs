@@ -200,7 +200,7 @@ fn a_failed_startup_check_is_told_by_a_daemon_and_by_once() {
 #[test]
 fn what_is_not_fatal_or_only_asked_is_told_to_nobody() {
     let hook = Hook::start("200 OK");
-    let mut ends = Ends::new();
+    let mut ends = Ends::new().plain();
     ends.set_both("vault.maxRetries", &json!(0));
     ends.set("", "notify", &json!({ "command": keeper(), "webhook": hook.url() }));
     ends.fill(1);

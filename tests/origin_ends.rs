@@ -9,7 +9,7 @@ use crate::common::info::{Pair, expect_counts, expect_error};
 use crate::common::proxy::{Action, Proxy, Rule};
 use crate::common::vsync::Daemon;
 use crate::common::wait;
-use crate::origin_rules::{list_of, look_at, synced};
+use crate::origin_rules::{look_at, survey_of, synced};
 
 /// Faults that befall every request of a kind, with more paths than workers and queue.
 #[test]
@@ -35,26 +35,40 @@ fn whatever_befalls_the_workers_the_cycle_ends() {
         ("partial", Action::Raw(b"SSH-2.0-x\r\n\r\n".to_vec())),
     ];
     for (result, action) in faults {
-        for method in ["LIST", "GET"] {
-            let start = format!("{method} /v1/{mount}metadata/");
-            let shown = format!("{method} {action:?}");
+        for (listing, method, part) in [
+            ("plain", "LIST", "metadata"),
+            ("plain", "GET", "metadata"),
+            ("auto", "LIST", "detailed-metadata"),
+        ] {
+            let start = format!("{method} /v1/{mount}{part}/");
+            let shown = format!("{method} {part} {action:?}");
             // The first listing finds the folders; it is the eight at once that fail.
             let rule = proxy.when(
-                move |line: &str| line.starts_with(&start) && line.len() > start.len(),
+                move |line: &str| line.strip_prefix(&start).is_some_and(|rest| !rest.starts_with('?')),
                 action.clone(),
             );
-            let output = pair.once("origin", &[]);
+            let output = pair.once("origin", &["--origin.listing", listing]);
             rule.release();
-            let expected = if method == "LIST" { "failed" } else { result };
+            output.expect(rule.seen() > 0, &format!("{shown}: it struck"));
+            let expected = match (listing, method) {
+                // What a listing with metadata does not tell is found without.
+                ("auto", _) if result == "partial" => "unchanged",
+                ("plain", "LIST") => "failed",
+                _ => result,
+            };
             let report = output.report("origin");
             output.expect(report["result"] == expected, &format!("{shown}: {expected}"));
-            output.expect_code(if expected == "failed" { 1 } else { 3 });
+            output.expect_code(match expected {
+                "failed" => 1,
+                "partial" => 3,
+                _ => 0,
+            });
             output.expect(
                 output.elapsed < Duration::from_secs(5),
                 &format!("{shown}: it ends soon"),
             );
             output.expect(
-                report["failed"] == 40 || expected == "failed",
+                report["failed"] == 40 || expected != "partial",
                 "all failures are counted",
             );
             assert_eq!(pair.info.stamps("origin/"), stamps, "{shown}");
@@ -83,16 +97,16 @@ fn a_cycle_that_takes_too_long_saves_nothing_and_says_so() {
     pair.set("/origin", "timeout", json!("1s"));
     pair.fill(&["a"]);
     let mount = format!("{}", pair.origin);
-    for line in [
-        "GET /v1/sys/health".to_owned(),
-        "POST /v1/sys/capabilities-self".to_owned(),
-        list_of(&pair, "b/"),
-    ] {
+    for line in ["GET /v1/sys/health", "POST /v1/sys/capabilities-self"] {
         expect_timeout(&pair, &proxy.when(line, Action::Hang));
     }
-    // Slow rather than silent: each answer comes, but not all in time.
-    let slow = format!("LIST /v1/{mount}metadata/");
-    expect_timeout(&pair, &proxy.when(slow, Action::Delay(Duration::from_millis(700))));
+    for (listing, part) in [("plain", "metadata"), ("auto", "detailed-metadata")] {
+        pair.set("/origin", "listing", json!(listing));
+        let line = format!("LIST /v1/{mount}{part}/");
+        expect_timeout(&pair, &proxy.when(format!("{line}b/"), Action::Hang));
+        // Slow rather than silent: each answer comes, but not all in time.
+        expect_timeout(&pair, &proxy.when(line, Action::Delay(Duration::from_millis(700))));
+    }
     pair.set("/origin", "timeout", json!("30s"));
     pair.origin_cycle("saved");
 }
@@ -107,12 +121,15 @@ fn a_signal_in_mid_cycle_aborts_it_at_once_and_nothing_is_saved() {
         let (pair, proxy) = synced(pair, &["a", "b", "c/d"]);
         let stamps = pair.info.stamps("origin/");
         pair.fill(&["a", "new"]);
-        let held = proxy.when(look_at(&pair, "b"), Action::Hold);
-        let daemon = pair.vsync.args(["origin", "--once", "-o", "json"]).spawn();
-        held.wait_until_held(1);
-        expect_abort(daemon, signal);
-        held.release();
-        assert_eq!(pair.info.stamps("origin/"), stamps);
+        for (listing, line) in [("plain", look_at(&pair, "b")), ("auto", survey_of(&pair, "c/"))] {
+            let held = proxy.when(line, Action::Hold);
+            let arguments = ["origin", "--once", "-o", "json", "--origin.listing", listing];
+            let daemon = pair.vsync.args(arguments).spawn();
+            held.wait_until_held(1);
+            expect_abort(daemon, signal);
+            held.release();
+            assert_eq!(pair.info.stamps("origin/"), stamps, "{signal} {listing}");
+        }
         proxy.clear();
         expect_counts(&pair.origin_cycle("saved"), "origin", &[("added", 1), ("updated", 1)]);
     }

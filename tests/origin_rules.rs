@@ -21,13 +21,18 @@ pub fn look_at(pair: &Pair, key: &str) -> String {
     format!("GET /v1/{}", pair.origin.metadata_path(key))
 }
 
+/// The request line for a folder's listing with metadata.
+pub fn survey_of(pair: &Pair, folder: &str) -> String {
+    format!("LIST /v1/{}", pair.origin.survey_path(folder))
+}
+
 /// The request line for a folder's listing.
-pub fn list_of(pair: &Pair, folder: &str) -> String {
+fn list_of(pair: &Pair, folder: &str) -> String {
     format!("LIST /v1/{}", pair.origin.metadata_path(folder))
 }
 
 /// Answers that tell nothing about a secret: a gateway's, a broken server's, another server's.
-fn no_answers() -> Vec<(&'static str, Action)> {
+pub fn no_answers() -> Vec<(&'static str, Action)> {
     let json = |status, body| Action::Answer(Reply::json(status, &body));
     let versions_gone = json!({"data": {"current_version": 2, "updated_time": "2026-11-21T10:00:00Z", "versions": {}}});
     let bad_time = json!({"data": {"current_version": 1, "updated_time": "2026-11-21T10:00:00Z",
@@ -84,7 +89,7 @@ fn no_answers() -> Vec<(&'static str, Action)> {
 
 #[test]
 fn a_path_whose_metadata_cannot_be_read_keeps_its_insight_and_its_copies() {
-    let (pair, proxy) = synced(Pair::on_folder(), &["lost", "new/name", "kept", "other"]);
+    let (pair, proxy) = synced(Pair::on_folder().plain(), &["lost", "new/name", "kept", "other"]);
     let insight = pair.insight("lost");
     for (name, action) in no_answers() {
         pair.fill(&["kept"]);
@@ -109,7 +114,7 @@ fn a_path_whose_metadata_cannot_be_read_keeps_its_insight_and_its_copies() {
 
 #[test]
 fn the_kept_insight_is_in_a_bucket_of_consul_too() {
-    let (pair, proxy) = synced(Pair::on_consul(), &["lost", "other"]);
+    let (pair, proxy) = synced(Pair::on_consul().plain(), &["lost", "other"]);
     let stamps = pair.info.stamps("origin/");
     proxy.when(look_at(&pair, "lost"), Action::html(404));
     expect_counts(
@@ -124,7 +129,7 @@ fn the_kept_insight_is_in_a_bucket_of_consul_too() {
 
 #[test]
 fn a_new_path_whose_metadata_cannot_be_read_is_only_reported() {
-    let (pair, proxy) = synced(Pair::on_folder(), &["old"]);
+    let (pair, proxy) = synced(Pair::on_folder().plain(), &["old"]);
     pair.fill(&["new", "fine"]);
     proxy.when(look_at(&pair, "new"), Action::errors(500, &["internal error"]));
     let output = pair.origin_cycle("partial");
@@ -168,7 +173,7 @@ fn a_policy_that_denies_one_secret_fails_only_that_one() {
 /// The metadata is deleted for good between the listing and the look at it.
 #[test]
 fn a_path_that_goes_after_its_listing_keeps_its_insight_until_the_next_cycle() {
-    let (pair, proxy) = synced(Pair::on_consul(), &["known", "other"]);
+    let (pair, proxy) = synced(Pair::on_consul().plain(), &["known", "other"]);
     let stamps = pair.info.stamps("origin/");
     pair.fill(&["unknown"]);
     let [known, unknown] = ["known", "unknown"].map(|key| proxy.when(look_at(&pair, key), Action::Hold));
@@ -198,7 +203,7 @@ fn a_path_that_goes_after_its_listing_keeps_its_insight_until_the_next_cycle() {
 fn a_listing_that_fails_fails_the_cycle_and_nothing_is_saved() {
     let names: Vec<String> = (0..100).map(|n| format!("team/name-of-secret-{n:03}")).collect();
     let keys: Vec<&str> = names.iter().map(String::as_str).chain(["top"]).collect();
-    let (pair, proxy) = synced(Pair::on_folder(), &keys);
+    let (pair, proxy) = synced(Pair::on_folder().plain(), &keys);
     let stamps = pair.info.stamps("origin/");
     let json = |status, body| Action::Answer(Reply::json(status, &body));
     let mut faults = no_answers();

@@ -130,7 +130,7 @@ fn a_full_disk_fails_the_cycle_and_leaves_the_old_state() {
 
 #[test]
 fn a_second_run_waits_for_the_lock_and_names_its_holder() {
-    let mut pair = Pair::on_folder();
+    let mut pair = Pair::on_folder().plain();
     pair.fill(&["a", "b"]);
     pair.origin_cycle("saved");
     let direct = pair.config["origin"]["vault"]["address"].clone();

@@ -75,6 +75,13 @@ struct Part {
     names: usize,
 }
 
+impl Part {
+    /// Whether a name behind `after` is one of its own.
+    fn holds(&self, name: &str) -> bool {
+        self.until.as_deref().is_none_or(|until| name <= until)
+    }
+}
+
 /// One cycle's work.
 pub struct Collection<'a> {
     /// The cycle.
@@ -126,7 +133,7 @@ impl Collection<'_> {
                     true => self.parts(number, folder, &survey.last),
                     false => Vec::new(),
                 };
-                let mut listed = self.take(number, folder, survey, None);
+                let mut listed = self.take(number, folder, survey, |_| true);
                 listed.listings.extend(parts);
                 listed
             }
@@ -147,17 +154,27 @@ impl Collection<'_> {
     /// folder, there are no surveys of the data path.
     fn list_plain(&self, number: usize, folder: &str, not: Option<&str>) -> Listed<Job> {
         let data_path = &self.data_paths[number];
-        let mut listed = Listed::default();
-        let names = match data_path.engine.list(self.vault.within(self.run.scope), folder) {
-            Ok(names) => names,
-            Err(error) => {
-                self.run.end(error);
-                return listed;
-            }
-        };
+        let names = self.names(number, folder);
         if let Some(why) = not.filter(|_| folder == data_path.folder && !names.is_empty()) {
             self.surveyed.set_plain(data_path, why);
         }
+        self.look_into(number, folder, names)
+    }
+
+    /// All names in a folder, by a plain listing; if that fails, it ends the cycle.
+    fn names(&self, number: usize, folder: &str) -> Vec<String> {
+        let names = self.data_paths[number]
+            .engine
+            .list(self.vault.within(self.run.scope), folder);
+        names.unwrap_or_else(|error| {
+            self.run.end(error);
+            Vec::new()
+        })
+    }
+
+    /// What is to be done where nothing but names is known.
+    fn look_into(&self, number: usize, folder: &str, names: Vec<String>) -> Listed<Job> {
+        let mut listed = Listed::default();
         for name in names {
             if name.ends_with('/') {
                 listed.listings.push(Job::List(number, format!("{folder}{name}")));
@@ -171,14 +188,7 @@ impl Collection<'_> {
     /// The parts of a folder that is too large for the first page, which ended with `after`. Names are a small part of what
     /// a survey says, so all are asked for at once to divide them.
     fn parts(&self, number: usize, folder: &str, after: &str) -> Vec<Job> {
-        let data_path = &self.data_paths[number];
-        let mut names = match data_path.engine.list(self.vault.within(self.run.scope), folder) {
-            Ok(names) => names,
-            Err(error) => {
-                self.run.end(error);
-                return Vec::new();
-            }
-        };
+        let mut names = self.names(number, folder);
         names.retain(|name| &**name > after);
         names.sort();
         let size = names.len().div_ceil(PARTS).clamp(*PART.start(), *PART.end());
@@ -215,26 +225,36 @@ impl Collection<'_> {
             let page = Page { after: &after, limit };
             let session = self.vault.within(self.run.scope);
             let survey = match data_path.engine.survey(session, &part.folder, page) {
-                Ok(survey) => survey.unwrap_or_default(),
-                Err(error) => return self.list_instead(number, &part.folder, error),
+                Err(error) if reach(error.kind()) > Level::Warn => {
+                    self.run.end(error);
+                    return all;
+                }
+                Ok(Some(survey)) if survey.names > 0 || after != part.after => survey,
+                _ => {
+                    all.extend(self.list_part(number, part, &after));
+                    return all;
+                }
             };
             let is_last = survey.names < limit;
             let last = survey.last.to_string();
-            let listed = self.take(number, &part.folder, survey, part.until.as_deref());
-            all.listings.extend(listed.listings);
-            all.paths.extend(listed.paths);
-            let is_whole = part.until.as_ref().is_some_and(|until| last >= *until);
-            if is_last || is_whole || last <= after {
+            all.extend(self.take(number, &part.folder, survey, |name| part.holds(name)));
+            if is_last || part.until.as_ref().is_some_and(|until| last >= *until) {
                 return all;
             }
             after = last;
         }
     }
 
-    /// Puts what a survey tells, up to the name `until`; what it does not tell is still to be done.
-    fn take(&self, number: usize, folder: &str, survey: Survey, until: Option<&str>) -> Listed<Job> {
+    /// What is in the part behind `after`, by a plain listing: there is no survey of it, or one that shows nothing.
+    fn list_part(&self, number: usize, part: &Part, after: &str) -> Listed<Job> {
+        let mut names = self.names(number, &part.folder);
+        names.retain(|name| &**name > after && part.holds(name));
+        self.look_into(number, &part.folder, names)
+    }
+
+    /// Puts what a survey tells of the names that are wanted; what it does not tell of them is still to be done.
+    fn take(&self, number: usize, folder: &str, survey: Survey, is_ours: impl Fn(&str) -> bool) -> Listed<Job> {
         let data_path = &self.data_paths[number];
-        let is_ours = |name: &str| until.is_none_or(|until| name <= until);
         let mut listed = Listed::default();
         for (name, presence) in survey.secrets.into_iter().filter(|(name, _)| is_ours(name)) {
             let path = data_path.path_of(folder, &name);

@@ -19,6 +19,14 @@ pub struct Listed<J> {
     pub paths: Vec<J>,
 }
 
+impl<J> Listed<J> {
+    /// Adds what another one brings.
+    pub fn extend(&mut self, other: Listed<J>) {
+        self.listings.extend(other.listings);
+        self.paths.extend(other.paths);
+    }
+}
+
 impl<J> Default for Listed<J> {
     fn default() -> Listed<J> {
         Listed {
@@ -38,8 +46,7 @@ struct Pending<J> {
 impl<J> Pending<J> {
     fn take(&mut self, listed: Listed<J>) {
         self.listing -= 1;
-        self.waiting.listings.extend(listed.listings);
-        self.waiting.paths.extend(listed.paths);
+        self.waiting.extend(listed);
     }
 
     /// A listing, if it is a listing's turn.

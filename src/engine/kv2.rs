@@ -189,7 +189,7 @@ impl Engine for Kv2 {
             "" => format!("?limit={}", page.limit),
             after => format!("?limit={}&after={}", page.limit, encode_path(after)),
         };
-        let survey = session.listing(&path, &query, |reply, body| survey::read(reply, body));
+        let survey = session.listing(&path, &query, |reply, body| survey::read(reply, page.after, body));
         survey
             .context(|| format!("list {path}"))
             .map(Option::unwrap_or_default)

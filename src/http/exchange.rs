@@ -213,6 +213,14 @@ mod tests {
 
     /// The answer to a request on a scripted connection, and whether the connection is kept.
     fn answer(pieces: impl IntoIterator<Item = Vec<u8>>) -> (Result<Reply, Failure>, bool) {
+        answer_taken(pieces, None)
+    }
+
+    /// As [`answer`], with somebody who takes the body as it comes.
+    fn answer_taken(
+        pieces: impl IntoIterator<Item = Vec<u8>>,
+        take: Option<&mut Take>,
+    ) -> (Result<Reply, Failure>, bool) {
         let connections = Connections::scripted(pieces);
         let message = Message {
             head: b"GET / HTTP/1.1\r\n\r\n",
@@ -220,8 +228,54 @@ mod tests {
             limit: LIMIT,
             is_repeatable: false,
         };
-        let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60), None);
+        let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60), take);
         (answer, connections.kept() == 1)
+    }
+
+    /// What is taken of an answer by somebody who reads so many bytes at most, at most `step` at once, and never minds that
+    /// it can't be read; why there is none; and whether the connection is kept.
+    fn taken(pieces: impl IntoIterator<Item = Vec<u8>>, most: usize, step: usize) -> (Result<Vec<u8>, Failure>, bool) {
+        let mut all = Vec::new();
+        let mut take = |_: &Reply, body: &mut dyn io::Read| {
+            // Whatever was taken before the answer was cut off is taken anew.
+            all.clear();
+            let mut room = vec![0; step];
+            while all.len() < most {
+                let wanted = step.min(most - all.len());
+                match body.read(&mut room[..wanted]) {
+                    Ok(0) | Err(_) => break,
+                    Ok(amount) => all.extend_from_slice(&room[..amount]),
+                }
+            }
+            Ok(())
+        };
+        let (answer, kept) = answer_taken(pieces, Some(&mut take));
+        let left = answer.map(|answer| assert!(answer.body.is_empty(), "it is taken, and not kept too"));
+        (left.map(|()| all), kept)
+    }
+
+    /// The parts of `text` between these cuts.
+    fn cut_up(text: &str, cuts: &[usize]) -> Vec<Vec<u8>> {
+        let mut rest = text.as_bytes().to_vec();
+        let mut pieces = Vec::new();
+        for cut in cuts {
+            let tail = rest.split_off((*cut).min(rest.len()));
+            pieces.push(std::mem::replace(&mut rest, tail));
+        }
+        pieces.push(rest);
+        pieces.retain(|piece| !piece.is_empty());
+        pieces
+    }
+
+    /// An answer in chunks of that size, or of none in one go.
+    fn framed(content: &str, chunk: Option<usize>) -> String {
+        let Some(chunk) = chunk else {
+            return format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{content}", content.len());
+        };
+        let chunks = content.as_bytes().chunks(chunk);
+        let chunks = chunks.map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk)));
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        format!("{head}{}0\r\n\r\n", chunks.collect::<String>())
     }
 
     fn body(text: &str) -> (Result<String, String>, bool) {
@@ -319,6 +373,52 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_can_not_take_a_body_has_no_answer_and_leaves_no_connection() {
+        let text = framed("content", Some(3));
+        for most in [0, 3, 100] {
+            let mut take = |_: &Reply, body: &mut dyn io::Read| {
+                let mut room = vec![0; most];
+                while body.read(&mut room).is_ok_and(|amount| amount > 0) {}
+                Err(crate::error::Error::new(
+                    crate::error::Kind::Protocol,
+                    "not to be taken",
+                ))
+            };
+            let (answer, kept) = answer_taken([text.clone().into_bytes()], Some(&mut take));
+            assert!(matches!(answer, Err(Failure::Untaken(_))), "after {most}");
+            assert!(!kept, "after {most}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_taken() {
+        for status in [201, 204, 403, 404, 500] {
+            let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 7\r\n\r\ncontent");
+            let mut take = |_: &Reply, _: &mut dyn io::Read| panic!("of {status}");
+            let (answer, kept) = answer_taken([text.into_bytes()], Some(&mut take));
+            let expected: &[u8] = if status == 204 { b"" } else { b"content" };
+            assert_eq!(answer.unwrap().body, expected, "{status}");
+            assert_eq!(kept, status != 204, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_taken_body_has_its_limit_too() {
+        for text in [
+            format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(101)),
+            framed(&"x".repeat(101), Some(50)),
+            framed(&"x".repeat(101), None),
+        ] {
+            let (answer, kept) = taken([text.clone().into_bytes()], usize::MAX, 7);
+            assert!(matches!(answer, Err(Failure::TooLarge)), "{text}");
+            assert!(!kept);
+        }
+        let (answer, kept) = taken([b"HTTP/1.1 200 OK\r\n\r\nto the end".to_vec()], usize::MAX, 7);
+        assert_eq!(answer.unwrap(), b"to the end");
+        assert!(!kept);
+    }
+
     /// Serves one request on each connection and closes it, without saying so.
     fn closing_server(connections: usize) -> (String, std::thread::JoinHandle<()>) {
         use std::io::{Read, Write};
@@ -339,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_read_survives_a_server_that_closes_connections_without_a_word() {
-        let (address, serving) = closing_server(3);
+        let (address, serving) = closing_server(4);
         let connections = Connections::leading_to(&address);
         let message = Message {
             head: b"GET / HTTP/1.1\r\n\r\n",
@@ -347,9 +447,15 @@ mod tests {
             limit: LIMIT,
             is_repeatable: true,
         };
-        for _ in 0..3 {
-            let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60), None).unwrap();
-            assert_eq!(answer.body, b"ok");
+        for is_taken in [false, true, true, false] {
+            let mut taken = Vec::new();
+            let mut take = |_: &Reply, body: &mut dyn io::Read| {
+                body.read_to_end(&mut taken).unwrap();
+                Ok(())
+            };
+            let take: Option<&mut Take> = if is_taken { Some(&mut take) } else { None };
+            let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60), take).unwrap();
+            assert_eq!([answer.body, taken].concat(), b"ok", "and once only");
         }
         serving.join().unwrap();
     }
@@ -372,27 +478,60 @@ mod tests {
             is_chunked in any::<bool>(),
             cuts in proptest::collection::vec(1_usize..40, 0..30),
         ) {
-            let mut text = "HTTP/1.1 200 OK\r\n".to_string();
-            if is_chunked {
-                text += "transfer-encoding: chunked\r\n\r\n";
-                for chunk in content.as_bytes().chunks(chunk) {
-                    text += &format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk));
-                }
-                text += "0\r\n\r\n";
-            } else {
-                text += &format!("content-length: {}\r\n\r\n{content}", content.len());
-            }
-            let mut rest = text.into_bytes();
-            let mut pieces = Vec::new();
-            for cut in cuts {
-                let tail = rest.split_off(cut.min(rest.len()));
-                pieces.push(std::mem::replace(&mut rest, tail));
-            }
-            pieces.push(rest);
-            pieces.retain(|piece| !piece.is_empty());
-            let (answer, kept) = answer(pieces);
+            let text = framed(&content, is_chunked.then_some(chunk));
+            let (answer, kept) = answer(cut_up(&text, &cuts));
             prop_assert_eq!(answer.unwrap().body, content.into_bytes());
             prop_assert!(kept);
+        }
+
+        /// A body that is taken piece by piece is the same as one that is read whole, and so is what becomes of the
+        /// connection; who stops early has the beginning of it, and nobody has the rest.
+        #[test]
+        fn a_body_that_is_taken_is_the_one_that_is_read(
+            content in "[a-z]{0,60}",
+            chunk in proptest::option::of(1_usize..20),
+            cuts in proptest::collection::vec(1_usize..40, 0..30),
+            (most, step) in (0_usize..80, 1_usize..20),
+        ) {
+            let pieces = cut_up(&framed(&content, chunk), &cuts);
+            let (all, kept) = taken(pieces.clone(), usize::MAX, step);
+            prop_assert_eq!(all.unwrap(), content.as_bytes());
+            prop_assert!(kept);
+            let (some, kept) = taken(pieces, most, step);
+            prop_assert_eq!(some.unwrap(), &content.as_bytes()[..most.min(content.len())]);
+            prop_assert_eq!(kept, most >= content.len());
+        }
+
+        /// However it is cut off, and however content who takes it: it is no answer.
+        #[test]
+        fn a_body_that_is_cut_off_is_none_for_who_takes_it(
+            content in "[a-z]{1,60}",
+            chunk in proptest::option::of(1_usize..20),
+            missing in 1_usize..100,
+            cuts in proptest::collection::vec(1_usize..40, 0..30),
+            step in 1_usize..20,
+        ) {
+            let text = framed(&content, chunk);
+            let whole = text.len() - text.find("\r\n\r\n").unwrap() - 4;
+            let pieces = cut_up(&text[..text.len() - missing.min(whole)], &cuts);
+            // With all of the content in hand, too, if what ends it is missing.
+            for most in [usize::MAX, content.len()] {
+                let (answer, kept) = taken(pieces.clone(), most, step);
+                prop_assert!(matches!(answer, Err(Failure::Connection(Error::Io(_)))), "{:?}", answer);
+                prop_assert!(!kept);
+            }
+            prop_assert!(answer(pieces).0.is_err());
+        }
+
+        /// Noise in a body is the same error, or none, for who takes it.
+        #[test]
+        fn noise_is_judged_alike(noise in "([0-9a-f]{1,2}\r\n|[a-z]{1,20}\r\n|0\r\n\r\n|[a-z]|\r\n){0,8}", step in 1_usize..20) {
+            let text = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{noise}");
+            let (read, was_kept) = answer([text.clone().into_bytes()]);
+            let (taken, is_kept) = taken([text.into_bytes()], usize::MAX, step);
+            let read = read.map(|reply| reply.body).map_err(|failure| format!("{failure:?}"));
+            prop_assert_eq!(read, taken.map_err(|failure| format!("{failure:?}")));
+            prop_assert_eq!(was_kept, is_kept);
         }
 
         #[test]

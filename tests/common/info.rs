@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::consul::{self, Consul};
 use super::vault::Mount;
 use super::vault_server;
-use super::vsync::{Output, Vsync, set, two_vaults, two_vaults_and_consul};
+use super::vsync::{Output, Vsync, list_plainly, set, two_vaults, two_vaults_and_consul};
 
 /// The bucket count unless a test sets its own.
 pub const BUCKETS: usize = 20;
@@ -84,6 +84,14 @@ impl Pair {
         pair.set("/origin", "numWorkers", json!(4));
         pair.set("/origin/vault", "maxRetries", json!(0));
         pair
+    }
+
+    /// The same with [`list_plainly`].
+    #[must_use]
+    pub fn plain(mut self) -> Pair {
+        list_plainly(&mut self.config);
+        self.vsync.set_config(&self.config);
+        self
     }
 
     /// Sets a key of the config.

@@ -254,6 +254,11 @@ impl Mount {
         format!("{}metadata/{key}", self.path)
     }
 
+    /// The path of a folder's listing that carries metadata (v2).
+    pub fn survey_path(&self, folder: &str) -> String {
+        format!("{}detailed-metadata/{folder}", self.path)
+    }
+
     /// Writes a secret and returns its new version (v1: 0).
     #[track_caller]
     pub fn put(&self, key: &str, data: Value) -> u64 {

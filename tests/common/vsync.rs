@@ -373,6 +373,12 @@ fn both_ends(origin: (&Vault, &str), destination: (&Vault, &str)) -> Value {
     config
 }
 
+/// Has the origin's secrets read one by one, as from a server whose listings carry no metadata.
+#[track_caller]
+pub fn list_plainly(config: &mut Value) {
+    set(config, "/origin", "listing", json!("plain"));
+}
+
 /// Sets a key of the object at `pointer`: `set(&mut config, "/origin", "numWorkers", json!(4))`.
 #[track_caller]
 pub fn set(config: &mut Value, pointer: &str, key: &str, value: Value) {

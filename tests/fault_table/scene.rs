@@ -126,6 +126,8 @@ impl Scene {
         };
         let line = match moment {
             Moment::OriginChecks | Moment::DestinationChecks => "POST /v1/sys/capabilities-self".to_owned(),
+            Moment::OriginAllSurveys => format!("LIST /v1/{}", origin.survey_path("")),
+            Moment::OriginSurvey => format!("LIST /v1/{}", origin.survey_path("team/")),
             Moment::OriginListing => format!("LIST /v1/{}", origin.metadata_path("team/")),
             Moment::OriginAllMetadata => format!("GET /v1/{}", origin.metadata_path("")),
             Moment::OriginMetadata => format!("GET /v1/{}", origin.metadata_path(CHANGED[0])),

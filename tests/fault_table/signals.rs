@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::scene::{Scene, Servers};
-use super::{Moment, check, limits};
+use super::{Moment, check, flags};
 use crate::common::consul::{self, ConsulServer};
 use crate::common::vault_server::{self, VaultServer, start_raft};
 use crate::ends::wait_until_held;
@@ -85,10 +85,10 @@ impl Row {
             scene.run("origin", &[]).expect_code(0);
         }
         let before = scene.index(role);
-        let limits = limits(self.moment, self.signal == Signal::Stop);
+        let flags = flags(self.moment, self.signal == Signal::Stop);
         let (proxy, line) = scene.place(self.moment);
         let held = proxy.when_first(1, line, crate::common::proxy::Action::Hold);
-        let cycle = scene.start(role, &limits);
+        let cycle = scene.start(role, &flags);
         wait_until_held(&cycle, &held);
         server.strike(self.signal);
         held.release();
@@ -142,6 +142,10 @@ fn signals_to_the_origins_vault() {
     };
     strike(
         &[
+            (Moment::OriginAllSurveys, Signal::Hiccup, "saved"),
+            (Moment::OriginSurvey, Signal::Stop, "failed"),
+            (Moment::OriginSurvey, Signal::Kill, "failed"),
+            (Moment::OriginSurvey, Signal::Seal, "failed"),
             (Moment::OriginListing, Signal::Hiccup, "saved"),
             (Moment::OriginListing, Signal::Stop, "failed"),
             (Moment::OriginListing, Signal::Kill, "failed"),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{At, at_each_place};
 use crate::common::proxy::{Action, Reply};
-use crate::ends::{Ends, Untouched};
+use crate::ends::Untouched;
 
 /// For ever: more often than any test has patience.
 const ALWAYS: usize = usize::MAX;
@@ -12,7 +12,7 @@ const ALWAYS: usize = usize::MAX;
 #[test]
 fn what_passes_is_tried_again_and_is_no_failure_and_no_second_version() {
     at_each_place(|at| {
-        let ends = Ends::new();
+        let ends = at.ends();
         for (n, (times, action)) in [
             (1, Action::errors(429, &["rate limit quota exceeded"])),
             (2, Action::errors(500, &["internal error"])),
@@ -48,7 +48,7 @@ fn what_passes_is_tried_again_and_is_no_failure_and_no_second_version() {
 #[test]
 fn what_does_not_pass_fails_the_cycle_and_saves_nothing() {
     at_each_place(|at| {
-        let mut ends = Ends::new();
+        let mut ends = at.ends();
         ends.set_both("vault.maxRetries", &json!(1));
         ends.fill(2);
         ends.once().expect_code(0);
@@ -104,17 +104,18 @@ fn what_does_not_pass_fails_the_cycle_and_saves_nothing() {
 #[test]
 fn a_page_in_place_of_an_answer_is_never_taken_for_one() {
     at_each_place(|at| {
-        let ends = Ends::new();
+        let ends = at.ends();
         ends.fill(2);
         ends.once().expect_code(0);
         ends.origin.put("app1", json!({ "n": "changed" }));
         ends.origin.put("new", json!({ "n": 2 }));
-        // A listing answers for all, anything else for one secret.
-        let (code, result) = match at {
-            At::OriginListing => (1, "failed"),
-            _ => (3, "partial"),
+        // A listing answers for all, anything else for one secret; and there is another for one with metadata.
+        let (code, result, arrived) = match at {
+            At::OriginSurvey => (0, ["saved", "unchanged"], 3),
+            At::OriginListing => (1, ["failed"; 2], 2),
+            _ => (3, ["partial"; 2], 2),
         };
-        for (action, part) in [
+        for (n, (action, part)) in [
             (Action::html(200), "an HTML page that no Vault sends"),
             (Action::html(404), "an HTML page that no Vault sends"),
             (Action::html(403), "an HTML page that no Vault sends"),
@@ -135,7 +136,10 @@ fn a_page_in_place_of_an_answer_is_never_taken_for_one() {
                 Action::Answer(Reply::json(404, &json!({ "errors": ["no handler for route"] }))),
                 "there is no mount at this path",
             ),
-        ] {
+        ]
+        .into_iter()
+        .enumerate()
+        {
             // Without a listing each path is read, so that one can be done without.
             if at == At::DestinationListing {
                 continue;
@@ -144,11 +148,12 @@ fn a_page_in_place_of_an_answer_is_never_taken_for_one() {
             let output = ends.once();
             output.expect_code(code);
             let report = output.report(at.role());
-            assert_eq!(report["result"], result, "{at:?} {action:?}: {report}");
-            let message = report["errors"][0]["message"].as_str().unwrap_or_default();
+            assert_eq!(report["result"], result[n.min(1)], "{at:?} {action:?}: {report}");
+            let message = report["errors"][0]["message"].as_str().unwrap_or(&output.stderr);
             output.expect(message.contains(part), &format!("{at:?} {action:?}: {part}"));
             rule.release();
-            assert_eq!(ends.arrived(), 2, "{at:?} {action:?}: nothing is deleted or made up");
+            let found = ends.arrived();
+            assert_eq!(found, arrived, "{at:?} {action:?}: nothing is deleted or made up");
         }
         ends.once().expect_code(0);
         assert_eq!(ends.arrived(), 3, "{at:?}");
@@ -159,7 +164,7 @@ fn a_page_in_place_of_an_answer_is_never_taken_for_one() {
 fn redirects_are_not_followed_and_say_where_they_lead() {
     let elsewhere = Untouched::new();
     at_each_place(|at| {
-        let ends = Ends::new();
+        let ends = at.ends();
         let redirect =
             |status, target: &str| Action::Answer(Reply::new(status, "text/html", "").header("Location", target));
         let host = elsewhere.address();
@@ -186,20 +191,19 @@ fn redirects_are_not_followed_and_say_where_they_lead() {
             ends.origin.put(&format!("app{status}"), json!({}));
             let rule = at.strike(&ends, ALWAYS, redirect(status, &target));
             let output = ends.once();
-            // Without a listing each path is read, so that one can be done without.
-            output.expect(
-                (output.code == 0) == (at == At::DestinationListing),
-                "a failure, or a warning",
-            );
-            output.expect(output.stdout.contains(&part), &format!("{at:?}: {part}"));
+            // Without a listing each path is read, so that one can be done without; and so can one with metadata.
+            let is_needed = !matches!(at, At::DestinationListing | At::OriginSurvey);
+            output.expect((output.code == 0) != is_needed, "a failure, or a warning");
+            let said = match at {
+                At::OriginSurvey => &output.stderr,
+                _ => &output.stdout,
+            };
+            output.expect(said.contains(&part), &format!("{at:?}: {part}"));
             assert_eq!(at.place(&ends).0.count(format!("GET {cleaned}")), 0);
             rule.release();
         }
-        assert_eq!(
-            ends.arrived(),
-            if at == At::DestinationListing { 3 } else { 0 },
-            "{at:?}"
-        );
+        let is_needed = !matches!(at, At::DestinationListing | At::OriginSurvey);
+        assert_eq!(ends.arrived(), if is_needed { 0 } else { 3 }, "{at:?}");
         ends.once().expect_code(0);
         assert_eq!((ends.arrived(), ends.destination.version("app301")), (3, Some(1)));
     });
@@ -208,21 +212,27 @@ fn redirects_are_not_followed_and_say_where_they_lead() {
 
 #[test]
 fn a_long_listing_that_is_cut_is_not_a_short_one() {
-    let ends = Ends::new();
-    // Long enough for the server to send it in chunks.
-    let key = |n: usize| format!("{}-{n}", "long".repeat(20));
-    for n in 0..60 {
-        ends.origin.put(&key(n), json!({}));
-    }
-    ends.once().expect_code(0);
-    for length in [300, 2000, 4000, 5000] {
-        let rule = At::OriginListing.strike(&ends, ALWAYS, Action::Cut(length));
+    for (at, length) in [(At::OriginListing, 5_000), (At::OriginSurvey, 20_000)] {
+        let ends = at.ends();
+        // Long enough for the server to send it in chunks.
+        let key = |n: usize| format!("{}-{n}", "long".repeat(20));
+        for n in 0..60 {
+            ends.origin.put(&key(n), json!({}));
+        }
+        ends.once().expect_code(0);
+        for action in [300, 2000, 4000, length]
+            .map(Action::Cut)
+            .into_iter()
+            .chain([Action::CutShort(1)])
+        {
+            let rule = at.strike(&ends, ALWAYS, action);
+            let output = ends.once();
+            output.expect_code(1);
+            assert_eq!(output.report("origin")["result"], "failed", "{at:?}");
+            rule.release();
+        }
+        assert_eq!((ends.known("origin"), ends.arrived()), (Some(60), 60), "{at:?}");
         let output = ends.once();
-        output.expect_code(1);
-        assert_eq!(output.report("origin")["result"], "failed");
-        rule.release();
+        assert_eq!(output.expect_code(0).report("destination")["result"], "unchanged");
     }
-    assert_eq!((ends.known("origin"), ends.arrived()), (Some(60), 60));
-    let output = ends.once();
-    assert_eq!(output.expect_code(0).report("destination")["result"], "unchanged");
 }

@@ -15,7 +15,7 @@ const ALWAYS: usize = usize::MAX;
 fn a_silent_server_costs_one_request_timeout_and_the_cycle() {
     super::at_each_place(|at| {
         for action in [Action::Hang, Action::Stall(0), Action::Stall(20), Action::Stall(150)] {
-            let mut ends = Ends::new();
+            let mut ends = at.ends();
             ends.fill(1);
             ends.set_both("vault.requestTimeout", &json!("400ms"));
             let rule = at.strike(&ends, ALWAYS, action.clone());
@@ -38,14 +38,11 @@ fn a_silent_server_costs_one_request_timeout_and_the_cycle() {
 
 #[test]
 fn retries_end_with_the_cycles_time_limit() {
-    for (role, at) in [
-        ("/origin", At::OriginListing),
-        ("/destinations/0", At::DestinationWrite),
-    ] {
-        let mut ends = Ends::new();
+    super::at_each(&[At::OriginSurvey, At::OriginListing, At::DestinationWrite], |at| {
+        let mut ends = at.ends();
         ends.fill(1);
         ends.set_both("vault.maxRetries", &json!(10));
-        ends.set(role, "timeout", &json!("2s"));
+        ends.set_both("timeout", &json!("2s"));
         let rule = at.strike(&ends, ALWAYS, Action::errors(503, &["Vault is sealed"]));
         let output = ends.once();
         output.expect_code(1);
@@ -59,7 +56,7 @@ fn retries_end_with_the_cycles_time_limit() {
             &format!("{at:?}: back-off, not {} tries", rule.seen()),
         );
         ends.expect_untouched_destination();
-    }
+    });
 }
 
 #[test]
@@ -68,28 +65,30 @@ fn retry_after_is_honoured_and_bounded_by_the_time_limit() {
         let reply = Reply::json(429, &json!({ "errors": ["rate limit quota exceeded"] }));
         Action::Answer(reply.header("Retry-After", seconds))
     };
-    let mut ends = Ends::new();
-    ends.fill(1);
-    At::OriginListing.strike(&ends, 1, limited("2"));
-    let output = ends.once();
-    output.expect_code(0);
-    let took = output.report("origin")["durationMs"].as_u64().unwrap_or_default();
-    output.expect(took >= 2000, &format!("2 s at least, not {took}"));
+    super::at_each(&[At::OriginSurvey, At::OriginListing], |at| {
+        let mut ends = at.ends();
+        ends.fill(1);
+        at.strike(&ends, 1, limited("2"));
+        let output = ends.once();
+        output.expect_code(0);
+        let took = output.report("origin")["durationMs"].as_u64().unwrap_or_default();
+        output.expect(took >= 2000, &format!("{at:?}: 2 s at least, not {took}"));
 
-    ends.set("/origin", "timeout", &json!("1s"));
-    let rule = At::OriginListing.strike(&ends, ALWAYS, limited("30"));
-    let output = ends.once();
-    output.expect_code(1);
-    let report = output.report("origin");
-    let took = report["durationMs"].as_u64().unwrap_or_default();
-    assert_eq!((&report["result"], rule.seen()), (&json!("timeout"), 1), "{report}");
-    output.expect((900..2000).contains(&took), &format!("about 1 s, not {took}"));
+        ends.set("/origin", "timeout", &json!("1s"));
+        let rule = at.strike(&ends, ALWAYS, limited("30"));
+        let output = ends.once();
+        output.expect_code(1);
+        let report = output.report("origin");
+        let took = report["durationMs"].as_u64().unwrap_or_default();
+        assert_eq!((&report["result"], rule.seen()), (&json!("timeout"), 1), "{report}");
+        output.expect((900..2000).contains(&took), &format!("{at:?}: about 1 s, not {took}"));
+    });
 }
 
 #[test]
 fn a_rate_limit_holds_for_all_workers_together() {
     const RATE: u64 = 50;
-    let mut ends = Ends::new();
+    let mut ends = Ends::new().plain();
     ends.fill(40);
     ends.set_both("numWorkers", &json!(8));
     ends.set_both("vault.rateLimit", &json!(RATE));

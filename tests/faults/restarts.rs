@@ -38,7 +38,7 @@ fn a_server_that_is_away_at_the_start_is_named() {
 #[test]
 fn a_server_that_goes_away_in_mid_cycle_fails_the_cycle() {
     super::at_each_place(|at| {
-        let ends = Ends::new();
+        let ends = at.ends();
         ends.fill(3);
         let held = at.strike(&ends, 1, Action::Hold);
         let once = ends.vsync.args(["sync", "--once", "-o", "json"]).spawn();
@@ -64,19 +64,22 @@ fn a_server_that_goes_away_in_mid_cycle_fails_the_cycle() {
 
 #[test]
 fn an_origin_that_is_killed_in_mid_cycle_fails_it_and_nothing_is_saved() {
-    let server = start_dev();
-    let ends = Ends::between(&server, vault_server::destination());
-    ends.fill(5);
-    let held = At::OriginMetadata.strike(&ends, 1, Action::Hold);
-    let once = ends.vsync.args(["sync", "--once", "-o", "json"]).spawn();
-    wait_until_held(&once, &held);
-    server.kill();
-    held.release();
-    let output = once.wait_exit(crate::common::wait::SOON);
-    output.expect_code(1);
-    assert_eq!(output.report("origin")["result"], "failed");
-    assert_eq!(ends.known("origin"), None);
-    ends.expect_untouched_destination();
+    for at in [At::OriginSurvey, At::OriginMetadata] {
+        let server = start_dev();
+        let ends = Ends::between(&server, vault_server::destination());
+        let ends = if at == At::OriginSurvey { ends } else { ends.plain() };
+        ends.fill(5);
+        let held = at.strike(&ends, 1, Action::Hold);
+        let once = ends.vsync.args(["sync", "--once", "-o", "json"]).spawn();
+        wait_until_held(&once, &held);
+        server.kill();
+        held.release();
+        let output = once.wait_exit(crate::common::wait::SOON);
+        output.expect_code(1);
+        assert_eq!(output.report("origin")["result"], "failed", "{at:?}");
+        assert_eq!(ends.known("origin"), None, "{at:?}");
+        ends.expect_untouched_destination();
+    }
 }
 
 #[test]

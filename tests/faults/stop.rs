@@ -48,12 +48,13 @@ fn a_write_in_flight_that_does_not_end_is_cut() {
 #[test]
 fn a_read_in_flight_is_cut_at_once() {
     for at in [
+        At::OriginSurvey,
         At::OriginListing,
         At::OriginMetadata,
         At::OriginData,
         At::DestinationListing,
     ] {
-        let ends = Ends::new();
+        let ends = at.ends();
         ends.fill(1);
         let held = at.strike(&ends, usize::MAX, Action::Hang);
         let once = ends.vsync.args(["sync", "--once", "-o", "json"]).spawn();
@@ -74,13 +75,16 @@ fn a_read_in_flight_is_cut_at_once() {
 
 #[test]
 fn a_stop_while_waiting_for_a_retry_does_not_wait_for_it() {
-    let ends = Ends::new();
-    ends.fill(1);
     let reply = crate::common::proxy::Reply::json(503, &serde_json::json!({ "errors": ["Vault is sealed"] }));
-    let sealed = At::OriginListing.strike(&ends, usize::MAX, Action::Answer(reply.header("Retry-After", "30")));
-    let once = ends.vsync.args(["sync", "--once", "-o", "json"]).spawn();
-    sealed.wait_for(1);
-    once.signal("HUP");
-    expect_prompt_end(once, 130);
-    assert_eq!(sealed.seen(), 1);
+    let reply = reply.header("Retry-After", "30");
+    for at in [At::OriginSurvey, At::OriginListing] {
+        let ends = at.ends();
+        ends.fill(1);
+        let sealed = at.strike(&ends, usize::MAX, Action::Answer(reply.clone()));
+        let once = ends.vsync.args(["sync", "--once", "-o", "json"]).spawn();
+        sealed.wait_for(1);
+        once.signal("HUP");
+        expect_prompt_end(once, 130);
+        assert_eq!(sealed.seen(), 1, "{at:?}");
+    }
 }
