@@ -417,7 +417,11 @@ fn a_sample_goes_for_what_no_info_lists_too() {
     let output = verify(&pair, &["--sample", "10%"]);
     // Each by its own chance: 40 of 40 would be one in 10^40.
     for field in ["missing", "foreign"] {
-        assert!(summary(&output)[field].as_u64() < Some(40), "{field}: {}", summary(&output));
+        assert!(
+            summary(&output)[field].as_u64() < Some(40),
+            "{field}: {}",
+            summary(&output)
+        );
     }
     expect_summary(&verify(&pair, &[]), 3, "differs", &[("missing", 40), ("foreign", 40)]);
 }

@@ -129,8 +129,7 @@ fn readable(number: usize, line: io::Result<String>) -> Result<String> {
         io::ErrorKind::InvalidData => Error::new(Kind::File, format!("line {number} is not UTF-8")),
         kind => Error::new(Kind::File, kind.to_string()),
     };
-    line.map_err(explain)
-        .context(|| "read paths from stdin")
+    line.map_err(explain).context(|| "read paths from stdin")
 }
 
 /// Prints a line of data. Whoever reads it may have gone; that is no failure.

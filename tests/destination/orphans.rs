@@ -252,7 +252,12 @@ fn without_transforms_a_prune_spares_what_earlier_ones_led_to_and_is_anothers_no
     pair.seed(&["b"]);
     expect(&pair.sync(), 0, "saved", &[("added", 2), ("orphans", 1), ("failed", 0)]);
     same("taken over", pair.destination.get("b"), Some(json!({"v": "b"})));
-    expect(&pair.run("sync", &["--prune"]), 0, "saved", &[("orphans", 0), ("failed", 0)]);
+    expect(
+        &pair.run("sync", &["--prune"]),
+        0,
+        "saved",
+        &[("orphans", 0), ("failed", 0)],
+    );
     same("spared", pair.destination.get("b"), Some(json!({"v": "b"})));
     same("info", pair.info(), pair.info_of("origin"));
 }

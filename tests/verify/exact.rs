@@ -113,7 +113,8 @@ fn the_detail_says_what_differs_and_who_changed_it() {
     pair.origin.put("behind", json!({ "v": 2 }));
     pair.run_origin();
     pair.origin.put("newer", json!({ "v": 2 }));
-    pair.origin.post_metadata("reset", json!({ "custom_metadata": { "owner": "me" } }));
+    pair.origin
+        .post_metadata("reset", json!({ "custom_metadata": { "owner": "me" } }));
     let output = verify(&pair, &[]);
     let found = |key: &str| {
         let path = pair.origin.data_path(key);
