@@ -232,3 +232,48 @@ fn whatever_is_set_of_a_role_arrives_and_stays() {
     assert_eq!(proxy.count(format!("POST /v1/{roles}")), 0);
     assert!(proxy.count(format!("GET /v1/{roles}")) >= 5);
 }
+
+#[test]
+fn a_comparison_sees_settings_role_ids_and_roles_of_the_destinations_own() {
+    let (scene, roles) = scene();
+    let [a, b, own, other] = ["ci-a", "ci-b", "ci-own", "web"].map(|name| format!("{roles}{name}"));
+    for path in [&a, &b] {
+        scene
+            .origin
+            .ok("POST", path, Some(&json!({"policies": ["p"], "period": 60})));
+    }
+    scene.sync(0, "saved", &[("added", 2), ("failed", 0)]);
+    for path in [&own, &other] {
+        scene.destination.ok("POST", path, Some(&json!({})));
+    }
+    let id = role_id(&scene.destination, &a);
+    let verify = |flags: &[&str]| {
+        let output = scene.vsync.args([&["verify", "-o", "json"], flags].concat()).run();
+        output.expect_nowhere(id.as_str().unwrap());
+        let mut marks: Vec<String> = output.reports[..output.reports.len() - 1]
+            .iter()
+            .map(|one| {
+                format!(
+                    "{} {}",
+                    one["mark"].as_str().unwrap(),
+                    one["destination"].as_str().unwrap()
+                )
+            })
+            .collect();
+        marks.sort();
+        (output.code, marks)
+    };
+    let foreign = format!("+ {own}");
+    assert_eq!(verify(&[]), (0, vec![foreign.clone()]));
+    scene.destination.ok("POST", &a, Some(&json!({"period": 120})));
+    let other_id = json!({"role_id": "another-one"});
+    scene.destination.ok("POST", &format!("{b}/role-id"), Some(&other_id));
+    let found = vec![format!("* {a}"), format!("* {b}"), foreign.clone()];
+    assert_eq!(verify(&[]), (3, found));
+    scene.destination.ok("DELETE", &a, None);
+    let found = vec![format!("* {b}"), foreign.clone(), format!("- {a}")];
+    assert_eq!(verify(&["--repair"]), (0, found));
+    assert_eq!(verify(&[]), (0, vec![foreign]));
+    assert_eq!(role_id(&scene.destination, &b), role_id(&scene.origin, &b));
+    assert!(!role(&scene.destination, &other).is_null());
+}

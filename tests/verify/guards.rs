@@ -156,3 +156,81 @@ fn deletes_that_are_left_undone_by_ignore_deletes_are_called_so() {
         "deleted at the origin, kept by ignoreDeletes"
     );
 }
+
+/// What is lost of the destination's info is compared like anything else; it makes no delete and hides no difference.
+#[test]
+fn damaged_info_hides_no_difference_and_makes_no_delete() {
+    for lost in ["meta", "[0-4]", "index"] {
+        let pair = Pair::new();
+        seed_and_sync(&pair, &["a", "b", "c", "d"]);
+        pair.origin.delete("d");
+        pair.run_origin();
+        pair.destination.put("a", json!({"v": "by hand"}));
+        let is_lost = |name: &str| lost == name || (lost == "[0-4]" && name.parse::<usize>().is_ok());
+        let names = ["meta", "index", "0", "1", "2", "3", "4"];
+        for name in names.into_iter().filter(|name| is_lost(name)) {
+            consul::shared().put(&pair.key(name), "hvs.SECRET of another tool");
+        }
+        let output = verify(&pair, &["--repair"]);
+        output.expect_nowhere("hvs.SECRET");
+        if lost == "index" {
+            expect_summary(&output, 1, "failed", &[("repaired", 0)]);
+            output.expect_stderr("is no index of vsync's");
+            same("untouched", pair.versions(&["a", "d"]), [Some(2), Some(1)]);
+            continue;
+        }
+        let found = marks(&pair, &output);
+        // Of a copy that no info speaks of it is not known whose it is.
+        same(lost, &found[..], &["* a", "+  -> d"][..]);
+        expect_summary(&output, 0, "repaired", &[("repaired", 1), ("foreign", 1)]);
+        same(
+            lost,
+            pair.versions(&["a", "b", "c", "d"]),
+            [Some(3), Some(1), Some(1), Some(1)],
+        );
+        pair.sync().expect_code(0);
+        same(
+            lost,
+            pair.versions(&["a", "b", "c", "d"]),
+            [Some(3), Some(1), Some(1), Some(1)],
+        );
+        expect_summary(&verify(&pair, &[]), 0, "equal", &[("equal", 3)]);
+    }
+}
+
+/// The origin's info decides what belongs together: nothing is derived from a part of it that is damaged.
+#[test]
+fn damaged_info_of_the_origin_fails_the_comparison_and_the_plan() {
+    let pair = Pair::new();
+    seed_and_sync(&pair, &["a", "b", "c", "d", "e"]);
+    seed_and_sync(&pair, &["f"]);
+    for key in ["a", "b", "c", "d", "e"] {
+        pair.origin.put(key, json!({"v": 2}));
+    }
+    pair.run_origin();
+    for n in 0..5 {
+        consul::shared().put(&format!("{}origin/{n}", pair.sync_path), "{}");
+    }
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    for command in [&["verify"][..], &["verify", "--repair"], &["plan"]] {
+        let arguments = command.iter().chain(&["-o", "json"]);
+        let output = pair.vsync().args(arguments).run();
+        output.expect_code(1).expect_stderr("does not match its index");
+        output.expect(output.reports.len() == 1, "nothing but a summary");
+        assert_eq!(summary(&output)["result"], "failed");
+        same("untouched", pair.versions(&keys), vec![Some(1); 6]);
+    }
+}
+
+/// Origin and destination in one Vault.
+#[test]
+fn a_loop_back_is_compared_like_two_servers() {
+    let vault = crate::common::vault_server::origin();
+    let pair = Pair::between(vault, vault);
+    seed_and_sync(&pair, &["a", "b"]);
+    pair.destination.delete("a");
+    let output = verify(&pair, &["--repair"]);
+    same("marks", marks(&pair, &output), ["- a"]);
+    expect_summary(&output, 0, "repaired", &[("repaired", 1)]);
+    expect_summary(&verify(&pair, &[]), 0, "equal", &[("equal", 2), ("foreign", 0)]);
+}
