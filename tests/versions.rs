@@ -157,6 +157,21 @@ fn older_versions_that_are_withdrawn_here_are_withdrawn_there_before_anything_is
 }
 
 #[test]
+fn a_full_cycle_forgets_not_which_versions_are_copies() {
+    let pair = pair();
+    varied(&pair, "a");
+    pair.sync().expect_code(0);
+    pair.origin.destroy("a", &[4]);
+    let report = expect(&pair.run("sync", &["--full"]), 0, "saved", &[("failed", 0)]);
+    same("problems", &report["errors"], &json!([]));
+    expect_equal(&pair, &["a"]);
+    pair.origin.destroy("a", &[2]);
+    let report = expect(&pair.sync(), 0, "saved", &[("updated", 1)]);
+    same("problems", &report["errors"], &json!([]));
+    expect_equal(&pair, &["a"]);
+}
+
+#[test]
 fn where_deletes_are_ignored_no_version_is_withdrawn() {
     let mut pair = pair();
     pair.configure_destination("ignoreDeletes", json!(true));

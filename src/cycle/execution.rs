@@ -161,8 +161,8 @@ impl Execution<'_> {
             );
         };
         let expected = match write.operation {
-            Operation::Add => self.folders.expect(self, data_path, place),
-            Operation::Update | Operation::Delete => Expected::Copied(write.copied),
+            Operation::Add if !write.is_known => self.folders.expect(self, data_path, place),
+            Operation::Add | Operation::Update | Operation::Delete => Expected::Copied(write.copied),
         };
         let store = |secret: &Secret, expected| {
             let stored = data_path
