@@ -20,6 +20,7 @@ mod engines;
 mod fault_table;
 mod faults;
 mod feed;
+mod hints;
 mod house;
 mod kills;
 mod lock;

@@ -226,6 +226,7 @@ impl Destination {
         } = planned;
         crossings.report(run);
         report.origin_index = Some(index);
+        report.changes = is_small.then(|| (plan.writes.len() + plan.deletes.len()) as u64);
         for refused in plan.refused.drain(..) {
             Tally::add(&run.tally.stuck, u64::from(refused.is_known));
             run.failed(&refused.path, refused.error);

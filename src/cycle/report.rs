@@ -86,7 +86,7 @@ pub struct Report {
     pub started_at: String,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
-    /// Paths that were looked at again in a small cycle; absent for one that looked at everything.
+    /// Paths that a small cycle was about; absent for one that looked at everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<u64>,
     /// Paths that the info lists after the cycle.

@@ -6,6 +6,7 @@
 
 pub mod feed;
 mod held;
+mod hints;
 mod listener;
 mod looks;
 mod notify;
@@ -23,13 +24,14 @@ use crossbeam_channel::{bounded, never};
 
 use crate::check::{self, Check};
 use crate::config::StoreSettings;
-use crate::cycle::{Against, Destination, Options, Origin, Outcome, Report, ReportedError};
+use crate::cycle::{Against, Destination, Live, Options, Origin, Outcome, Report, ReportedError};
 use crate::error::{Error, Kind, Level, Result};
 use crate::http::{self, Http};
 use crate::scope::Scope;
 use crate::store::{Lock, Watch};
 use crate::sync_info::{Hash, Role};
 use crate::vault::{Alarm, Vault, with_tokens_kept};
+use feed::Changes;
 use held::Held;
 use listener::{Listener, Member, News, Voice};
 use trigger::{Cause, Gate, Wake, follow};
@@ -87,6 +89,9 @@ struct Follower<'a> {
 struct Leader<'a> {
     origin: &'a Origin,
     member: Member,
+    /// What its change feed has told.
+    changes: Changes,
+    wake: Wake,
     followers: &'a [Follower<'a>],
     /// Opened after the first cycle, or when another origin is found at work.
     gate: &'a Gate,
@@ -107,6 +112,8 @@ impl<'a> Leader<'a> {
         Leader {
             origin,
             member: Member::new(Role::Origin, &origin.settings().name, false),
+            changes: Changes::new(),
+            wake: Wake::new(),
             followers,
             gate,
         }
@@ -138,6 +145,7 @@ impl Work for Leader<'_> {
         if !round.is_fatal {
             self.gate.open();
         }
+        self.changes.remind();
     }
 
     fn tick(&self) -> Duration {
@@ -194,9 +202,12 @@ impl Daemon {
         let is_fatal = thread::scope(|threads| {
             let voice = |member| Voice::new(member, events.clone());
             match &leader {
-                Some(leader) => start(threads, voice(&leader.member), move |voice| {
-                    self.with_tokens(leader, voice, inner, &[leader.origin.vault()], &Wake::new());
-                }),
+                Some(leader) => {
+                    start(threads, voice(&leader.member), move |voice| {
+                        self.with_tokens(leader, voice, inner, &[leader.origin.vault()], &leader.wake);
+                    });
+                    self.heed(threads, leader, inner, &voice);
+                }
                 None => gate.open(),
             }
             for follower in followers {
@@ -215,6 +226,31 @@ impl Daemon {
             Listener::new(&self.systemd, &members, stop, &publish, &tell).listen(scope, &heard)
         });
         u8::from(is_fatal)
+    }
+
+    /// Starts what listens to the origin's change feed, if it has one, and what is made of it.
+    fn heed<'scope, 'a: 'scope>(
+        &self,
+        threads: &'scope thread::Scope<'scope, '_>,
+        leader: &'a Leader<'a>,
+        scope: &'a Scope,
+        voice: &dyn Fn(&'a Member) -> Voice<'a>,
+    ) {
+        let Some(settings) = leader.origin.settings().feed.as_ref().filter(|_| self.may_write()) else {
+            return;
+        };
+        start(threads, voice(&leader.member), move |voice| {
+            hints::listen(settings, leader.origin, scope, &leader.changes, &|error| {
+                voice.trouble(error)
+            });
+        });
+        start(threads, voice(&leader.member), move |voice| {
+            let hand_over = |live: &Live| {
+                let index = live.index();
+                leader.followers.iter().for_each(|one| one.wake.tell(Some(index)));
+            };
+            hints::follow(leader.origin, &leader.changes, voice, (scope, &leader.wake), &hand_over);
+        });
     }
 
     /// A role's life, and beside it that of its tokens.
@@ -348,8 +384,11 @@ impl Daemon {
         !self.options.dry_run
     }
 
+    /// Small cycles are many, and mostly as they should be.
     fn publish(&self, report: &Report) {
-        log::info!("{report}");
+        let is_routine = report.changes.is_some() && report.exit_code() == 0;
+        let level = if is_routine { log::Level::Debug } else { log::Level::Info };
+        log::log!(level, "{report}");
         if self.json {
             self.print(&report.to_json());
         }

@@ -66,6 +66,11 @@ impl Wake {
         }
     }
 
+    /// Wakes the role for another reason than an index.
+    pub fn stir(&self) {
+        let _ = self.signal.try_send(());
+    }
+
     /// Waits for the tick, `pause` from now, or for an index other than the one that was `seen`; `None` when the scope
     /// is done.
     pub fn wait(&self, scope: &Scope, pause: Duration, seen: Option<Hash>) -> Option<Cause> {

@@ -71,6 +71,13 @@ impl Changes {
         paths
     }
 
+    /// Gives a signal again if something waits, for whoever could do nothing about it the last time.
+    pub fn remind(&self) {
+        if !self.waiting().places.is_empty() {
+            let _ = self.signal.try_send(());
+        }
+    }
+
     /// Has a signal when something waits. One may also come for what was taken before.
     pub fn signals(&self) -> &Receiver<()> {
         &self.signals
