@@ -118,8 +118,8 @@ fn a_secret_undeleted_after_a_delete_that_was_cut_off_comes_back() {
                 let saves = AtomicUsize::new(0);
                 pair.at_consul.when(
                     move |line: &str| {
-                        let is_save = line.contains("/destination/meta") || line.starts_with("PUT /v1/txn? ");
-                        line.starts_with("PUT ") && is_save && saves.fetch_add(1, Ordering::Relaxed) == 1
+                        let is_save = line.starts_with("PUT /v1/txn? ");
+                        is_save && saves.fetch_add(1, Ordering::Relaxed) == 1
                     },
                     Action::Hold,
                 )
