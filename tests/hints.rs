@@ -50,13 +50,22 @@ impl Scene {
         let ends = ((&vaults[0], &*origin), (&vaults[1], &*destination));
         let consul = consul::shared();
         let at_consul = has_consul.then(|| Proxy::start(&consul.address));
-        let sync_path = if has_consul { consul.fresh_prefix() } else { String::new() };
+        let sync_path = if has_consul {
+            consul.fresh_prefix()
+        } else {
+            String::new()
+        };
         let mut config = match &at_consul {
             Some(proxy) => two_vaults_and_consul(ends.0, ends.1, &consul.at(&proxy.address()), &sync_path),
             None => two_vaults(ends.0, ends.1, "sync"),
         };
         let [port] = free_ports();
-        set(&mut config, "/origin", "auditListen", json!(format!("127.0.0.1:{port}")));
+        set(
+            &mut config,
+            "/origin",
+            "auditListen",
+            json!(format!("127.0.0.1:{port}")),
+        );
         for end in ["/origin", "/destinations/0"] {
             set(&mut config, end, "tick", json!("1h"));
         }
@@ -84,7 +93,9 @@ impl Scene {
             self.origin.put(key, json!({ "of": key }));
         }
         let daemon = self.vsync.args(["sync", "-o", "json", "--log.level", "debug"]).spawn();
-        daemon.wait_for_report(0, |report| report["cycle"] == "destination" && report["result"] == "saved");
+        daemon.wait_for_report(0, |report| {
+            report["cycle"] == "destination" && report["result"] == "saved"
+        });
         daemon
     }
 
@@ -113,7 +124,11 @@ impl Scene {
     fn wait_for(&self, key: &str, data: Option<Value>) {
         wait::until(&format!("{key} is as it should be"), wait::SOON, || {
             let found = self.destination.get(key);
-            if found == data { Ok(()) } else { Err(format!("{found:?}")) }
+            if found == data {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
         });
     }
 }
@@ -125,7 +140,9 @@ impl Device {
         let line = json!({"time": "2026-11-21T23:35:35.0Z", "type": "response", "auth": {"client_token": "hmac-sha256:x"},
             "request": {"id": "i", "operation": operation, "mount_type": "kv", "namespace": {"id": "root"}, "path": path},
             "response": {"mount_type": "kv"}});
-        self.0.write_all(format!("{line}\n").as_bytes()).expect("the feed reads");
+        self.0
+            .write_all(format!("{line}\n").as_bytes())
+            .expect("the feed reads");
     }
 }
 
@@ -169,7 +186,9 @@ fn what_the_feed_tells_is_at_the_destination_at_once_and_costs_a_few_requests() 
         scene.origin.put("new/one", json!({ "n": 1 }));
         scene.origin.delete("gone");
         scene.origin.destroy("destroyed", &[1]);
-        scene.origin.post_metadata("b", json!({"custom_metadata": {"owner": "me"}}));
+        scene
+            .origin
+            .post_metadata("b", json!({"custom_metadata": {"owner": "me"}}));
         scene.origin.delete_metadata("deep/er");
         let mount = &*scene.origin;
         for (operation, path) in [
@@ -223,7 +242,10 @@ fn only_the_buckets_that_changed_are_written() {
         .filter(|line| line.contains(" set ") || line.contains(" cas "))
         .collect();
     for role in ["origin", "destination"] {
-        let of_role: Vec<_> = writes.iter().filter(|line| line.contains(&format!("/{role}/lock"))).collect();
+        let of_role: Vec<_> = writes
+            .iter()
+            .filter(|line| line.contains(&format!("/{role}/lock")))
+            .collect();
         assert_eq!(of_role.len(), 1, "one transaction: {writes:#?}");
         assert_eq!(
             of_role[0].matches(" set ").count(),
@@ -311,7 +333,10 @@ fn the_last_secret_of_a_data_path_is_not_taken_out_by_a_hint() {
     }
     daemon.wait_for_stderr("it is the last secret of the data path");
     wait::until("one of them goes", wait::SOON, || {
-        let left = ["a", "b"].iter().filter(|key| scene.destination.get(key).is_some()).count();
+        let left = ["a", "b"]
+            .iter()
+            .filter(|key| scene.destination.get(key).is_some())
+            .count();
         if left == 1 { Ok(()) } else { Err(format!("{left}")) }
     });
     stop(daemon);
@@ -347,7 +372,7 @@ fn a_small_cycle_that_fails_is_made_up_for_by_a_full_one_at_once() {
     let daemon = scene.start(&["a", "b"]);
     let mut device = scene.device();
     let line = format!("GET /v1/{}", scene.origin.metadata_path("a"));
-    scene.at_origin.when_first(3, line, Action::Cut);
+    scene.at_origin.when_first(3, line, Action::Cut(0));
     scene.origin.put("a", json!({ "n": 2 }));
     device.tell("update", &scene.origin.data_path("a"));
     scene.wait_for("a", Some(json!({ "n": 2 })));

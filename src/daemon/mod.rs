@@ -387,7 +387,11 @@ impl Daemon {
     /// Small cycles are many, and mostly as they should be.
     fn publish(&self, report: &Report) {
         let is_routine = report.changes.is_some() && report.exit_code() == 0;
-        let level = if is_routine { log::Level::Debug } else { log::Level::Info };
+        let level = if is_routine {
+            log::Level::Debug
+        } else {
+            log::Level::Info
+        };
         log::log!(level, "{report}");
         if self.json {
             self.print(&report.to_json());
