@@ -341,10 +341,11 @@ fn a_vsync_that_is_busy_or_away_holds_no_request_up() {
     // Nobody takes anything, and there is no room for more.
     while running.changes.note(&unique("waits")) {}
     let longest = |count: usize| {
-        let large = "x".repeat(40_000);
+        // Each value is told as a hash, so that it takes many to make a long line.
+        let many: Value = (0..400).map(|n| (format!("key{n}"), json!("v"))).collect();
         let put = |n: usize| {
             let since = Instant::now();
-            kv2.put(&format!("app{n}"), json!({ "k": large, "n": unique("n") }));
+            kv2.put(&format!("app{n}"), many.clone());
             since.elapsed()
         };
         (0..count).map(put).max().expect("some")
