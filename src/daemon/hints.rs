@@ -3,6 +3,7 @@
 //! Whatever comes while one runs waits for the next one, so that a burst of changes makes a few cycles. While there is no info
 //! in memory to change, hints wait, as many as there is room for.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::feed::{Changes, Feed};
@@ -48,6 +49,11 @@ pub fn follow(
     hand_over: &(dyn Fn(&Live) + Sync),
 ) {
     while scope.receive(changes.signals()).is_some() {
+        if voice.member.waits.load(Ordering::Acquire) {
+            // It is another vsync that looks; should this one take over, it begins with a full cycle.
+            changes.take();
+            continue;
+        }
         let report = origin.small_cycle(&|| changes.take(), hand_over);
         let Some(report) = report.filter(|_| scope.done().is_none()) else {
             continue;
