@@ -15,6 +15,7 @@ use crate::ends::Ends;
 pub fn origin_policy(mount: &Mount) -> String {
     format!(
         r#"path "{mount}metadata/*" {{ capabilities = ["list", "read"] }}
+           path "{mount}detailed-metadata/*" {{ capabilities = ["list"] }}
            path "{mount}data/*" {{ capabilities = ["read"] }}"#
     )
 }
@@ -71,6 +72,8 @@ fn tokens_with_the_documented_rights_do_the_whole_work() {
     ends.vsync.args(["check"]).run().expect_code(0);
     let added = ends.once();
     assert_eq!(added.expect_code(0).report("destination")["added"], 3);
+    let said = added.stderr.contains("no listings with metadata");
+    added.expect(!said, "the listings with metadata are among them");
     ends.origin.put("team/app", json!({ "k": "w" }));
     ends.origin.delete("app1");
     let changed = ends.once();

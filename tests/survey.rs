@@ -260,10 +260,15 @@ fn a_secret_whose_metadata_it_does_not_tell_is_looked_at_by_itself() {
         // What is told of no name is nothing.
         (0, without(&|info| info["stray"] = info["b"].clone())),
         (0, without(&|info| info["e/"] = json!(7))),
+        (
+            1,
+            without(&|info| info["b"]["custom_metadata"] = json!(["SECRET-VALUE"])),
+        ),
     ] {
         proxy.forget();
         let rule = proxy.when(survey_of(&pair, "?"), action);
-        pair.once("origin", &[]).expect_code(0);
+        let output = pair.once("origin", &["--log.level", "debug"]);
+        output.expect_code(0).expect_nowhere("SECRET-VALUE");
         rule.release();
         assert_eq!(counted(&pair, &proxy), [2, 0, looks], "{:#?}", asked(&pair, &proxy));
         pair.expect_origin(&["a", "b", "c", "d", "e", "e/x"]);

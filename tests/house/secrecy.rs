@@ -155,22 +155,32 @@ fn a_server_that_repeats_what_it_was_sent_is_not_quoted() {
             (At::OriginListing, Action::Answer(repeat.clone())),
             (At::OriginMetadata, Action::Answer(repeat.clone())),
             (At::OriginData, Action::Answer(repeat.clone())),
-            (At::DestinationWrite, Action::Answer(repeat)),
+            (At::DestinationWrite, Action::Answer(repeat.clone())),
             (
                 At::DestinationWrite,
                 Action::Answer(Reply::new(status, "text/plain", all.clone())),
             ),
             (At::OriginData, Action::Raw(all.clone().into_bytes())),
+            // The last, since the cycle may do without it.
+            (At::OriginSurvey, Action::Answer(repeat)),
         ] {
             guarded.ends.set_both("vault.maxRetries", &json!(0));
+            let is_plain = matches!(at, At::OriginListing | At::OriginMetadata);
+            let listing = if is_plain { "plain" } else { "auto" };
+            guarded.ends.set("/origin", "listing", &json!(listing));
             let rule = at.strike(&guarded.ends, usize::MAX, action);
             let output = guarded.run();
+            rule.release();
+            output.expect(rule.seen() > 0, &format!("{at:?} {status}: it struck"));
+            if at == At::OriginSurvey && output.code == 0 {
+                output.expect_stderr("no listings with metadata");
+                continue;
+            }
             output.expect(
                 output.code == 1 || output.code == 3,
                 &format!("{at:?} {status}: a failure"),
             );
             output.expect(output.stdout.contains("message"), "the failure is reported");
-            rule.release();
         }
     }
 }

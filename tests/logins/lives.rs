@@ -36,8 +36,8 @@ fn with_role(settings: Value) -> Ends {
 /// Runs one origin cycle that is held in its middle until `count` requests with `line` have come, and has to end well.
 #[track_caller]
 fn outlast(ends: &Ends, line: &'static str, count: usize) {
-    let metadata = format!("GET /v1/{}", ends.origin.metadata_path(""));
-    let held = ends.origin_proxy.when_first(1, metadata, Action::Hold);
+    let survey = format!("LIST /v1/{}", ends.origin.survey_path(""));
+    let held = ends.origin_proxy.when_first(1, survey, Action::Hold);
     let once = ends.vsync.args(["origin", "--once", "-o", "json"]).spawn();
     wait_until_held(&once, &held);
     ends.origin_proxy.wait_for(line, count);
@@ -127,8 +127,8 @@ fn a_renewal_under_way_does_not_hold_up_the_stop() {
 fn a_renewal_under_way_does_not_hold_up_the_end_of_a_cycle() {
     let ends = with_role(json!({ "token_ttl": "2s", "token_max_ttl": "1h" }));
     let silent = ends.origin_proxy.when(RENEWAL, Action::Hang);
-    let metadata = format!("GET /v1/{}", ends.origin.metadata_path(""));
-    let held = ends.origin_proxy.when_first(1, metadata, Action::Hold);
+    let survey = format!("LIST /v1/{}", ends.origin.survey_path(""));
+    let held = ends.origin_proxy.when_first(1, survey, Action::Hold);
     let once = ends.vsync.args(["origin", "--once", "-o", "json"]).spawn();
     wait_until_held(&once, &held);
     wait_until_held(&once, &silent);

@@ -82,7 +82,8 @@ fn an_explicit_deny_in_one_folder_fails_the_listing_and_loses_nothing() {
     ends.origin.put("closed/b", json!({}));
     ends.once().expect_code(0);
     let rules = format!(
-        "{}\npath \"{}metadata/closed/*\" {{ capabilities = [\"deny\"] }}",
+        "{0}\npath \"{1}metadata/closed/*\" {{ capabilities = [\"deny\"] }}\n\
+         path \"{1}detailed-metadata/closed/*\" {{ capabilities = [\"deny\"] }}",
         origin_policy(&ends.origin),
         ends.origin
     );
@@ -111,7 +112,7 @@ fn one_secret_that_may_not_be_read_or_written_fails_alone() {
         ),
         (false, "data", "the token lacks the capability create or update on"),
     ] {
-        let mut ends = Ends::new();
+        let mut ends = Ends::new().plain();
         ends.fill(3);
         let (pointer, mount, rules) = match at_origin {
             true => ("/origin", ends.origin.clone(), origin_policy(&ends.origin)),

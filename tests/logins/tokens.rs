@@ -158,7 +158,7 @@ fn a_token_file_that_changes_in_mid_cycle_saves_the_cycle() {
     let folder: &Folder = ends.vsync.folder();
     folder.write("token", &first);
     ends.log_in("/origin", &json!({ "tokenFile": "token" }));
-    let line = format!("GET /v1/{}", ends.origin.metadata_path(""));
+    let line = format!("LIST /v1/{}", ends.origin.survey_path(""));
     let held = ends.origin_proxy.when_first(1, line, Action::Hold);
     let once = ends.vsync.args(["origin", "--once", "-o", "json"]).spawn();
     wait_until_held(&once, &held);
@@ -171,6 +171,8 @@ fn a_token_file_that_changes_in_mid_cycle_saves_the_cycle() {
         (&report["result"], &report["paths"], &report["errors"]),
         (&json!("saved"), &json!(3), &json!([]))
     );
+    let said = "no listings with metadata";
+    output.expect(!output.stderr.contains(said), "a dead token says nothing of them");
 }
 
 #[test]
@@ -179,20 +181,25 @@ fn a_token_that_dies_in_mid_cycle_is_the_cycles_failure_not_a_secrets() {
     ends.fill(3);
     ends.once().expect_code(0);
     let saved = (ends.info("origin"), ends.info("destination"));
-    let own = token(&ends.origin.vault, &origin_policy(&ends.origin));
-    ends.log_in("/origin", &json!({ "token": own }));
-    let line = format!("GET /v1/{}", ends.origin.metadata_path(""));
-    let held = ends.origin_proxy.when_first(1, line, Action::Hold);
-    let once = ends.vsync.args(["sync", "--once", "-o", "json"]).spawn();
-    wait_until_held(&once, &held);
-    ends.origin.vault.revoke(&own);
-    held.release();
-    let output = once.wait_exit(wait::SOON);
-    let report = output.expect_code(1).report("origin");
-    assert_eq!(report["result"], "failed", "{report}");
-    output.expect(errors(&output).contains("refuses the configured token"), "why");
-    assert_eq!((ends.info("origin"), ends.info("destination")), saved);
-    assert_eq!(ends.arrived(), 3);
+    for (listing, line) in [
+        ("plain", format!("GET /v1/{}", ends.origin.metadata_path(""))),
+        ("auto", format!("LIST /v1/{}", ends.origin.survey_path(""))),
+    ] {
+        let own = token(&ends.origin.vault, &origin_policy(&ends.origin));
+        ends.log_in("/origin", &json!({ "token": own }));
+        let held = ends.origin_proxy.when_first(1, line, Action::Hold);
+        let arguments = ["sync", "--once", "-o", "json", "--origin.listing", listing];
+        let once = ends.vsync.args(arguments).spawn();
+        wait_until_held(&once, &held);
+        ends.origin.vault.revoke(&own);
+        held.release();
+        let output = once.wait_exit(wait::SOON);
+        let report = output.expect_code(1).report("origin");
+        assert_eq!(report["result"], "failed", "{report}");
+        output.expect(errors(&output).contains("refuses the configured token"), "why");
+        assert_eq!((ends.info("origin"), ends.info("destination")), saved, "{listing}");
+        assert_eq!(ends.arrived(), 3);
+    }
 }
 
 #[test]
