@@ -31,6 +31,8 @@ use crate::vault::{Active, Vault, VaultSettings};
 /// A destination role: its settings, clients and stores.
 pub struct Destination {
     settings: DestinationSettings,
+    /// Other roles that write to the same Vault, as far as that is seen from its address.
+    others: Vec<DestinationSettings>,
     /// The origin's data paths, where the config holds them.
     origin_mounts: Vec<String>,
     /// The key of the origin's fingerprints.
@@ -59,11 +61,23 @@ impl Destination {
             fingerprint_key: origin.fingerprint_key.clone(),
             vault: Vault::new(settings.vault.clone()),
             settings,
+            others: Vec::new(),
             num_buckets,
             origin_store,
             store,
             beside,
         }
+    }
+
+    /// The same role, which spares what the others among `all` keep in its Vault.
+    #[must_use]
+    pub fn among(mut self, all: &[DestinationSettings]) -> Destination {
+        let server =
+            |settings: &DestinationSettings| (settings.vault.address.clone(), settings.vault.namespace.clone());
+        let is_beside =
+            |other: &&DestinationSettings| other.name != self.settings.name && server(other) == server(&self.settings);
+        self.others = all.iter().filter(is_beside).cloned().collect();
+        self
     }
 
     /// The role's settings.
@@ -323,17 +337,20 @@ impl Destination {
         }
     }
 
-    fn plan(
-        &self,
+    fn plan<'a>(
+        &'a self,
         own: &OwnInfo,
-        place: &Place,
+        place: &'a Place,
         options: Options,
         (found, first): (Option<&Found>, Option<Snapshot>),
     ) -> Result<Planned> {
+        let data_paths = place.meta_data_paths();
+        let of_other = |other: &'a DestinationSettings| (&other.filter, Routes::new(&other.transforms, &data_paths));
         let planner = Planner {
             settings: &self.settings,
             place,
-            routes: Routes::new(&self.settings.transforms, &place.meta_data_paths()),
+            others: self.others.iter().map(of_other).collect(),
+            routes: Routes::new(&self.settings.transforms, &data_paths),
             info: &own.info,
             load: &|n| own.load(n),
             full: options.full,
