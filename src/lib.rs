@@ -59,7 +59,8 @@ pub fn run(invocation: &Invocation, settings: Settings, scope: &Scope) -> u8 {
         Command::Sync | Command::Check => !settings.origin.mounts.is_empty(),
         Command::Destination | Command::Plan | Command::Verify | Command::Status => false,
     };
-    let destination = |own| Destination::new(own, &settings.origin, settings.num_buckets);
+    let all = &settings.destinations;
+    let destination = |own| Destination::new(own, &settings.origin, settings.num_buckets).among(all);
     let destinations = match invocation.command {
         Command::Origin => Vec::new(),
         _ => settings.destinations.iter().cloned().map(destination).collect(),

@@ -224,9 +224,14 @@ fn a_listing_that_fails_fails_the_cycle_and_nothing_is_saved() {
         let rule = proxy.when(list_of(&pair, "team/"), action);
         let output = pair.origin_cycle("failed");
         rule.release();
-        // A kept connection that closes without a word may have been closed before; and what is refused may be a limit.
-        let times = if matches!(name, "closed" | "403") { 2 } else { 1 };
-        output.expect(rule.seen() == times, &format!("{name}: asked {times} times"));
+        // What is refused may be a limit; and a connection that was in use a moment ago and closes without a word may have been
+        // closed before, where one that was idle for longer is looked at first.
+        let times = match name {
+            "403" => 2..=2,
+            "closed" => 1..=2,
+            _ => 1..=1,
+        };
+        output.expect(times.contains(&rule.seen()), &format!("{name}: asked {times:?} times"));
         let folder = format!("list {}", pair.origin.metadata_path("team/"));
         expect_error(&output, "origin", None, &[&folder]);
         expect_counts(&output, "origin", &[("failed", 0), ("held", 0)]);

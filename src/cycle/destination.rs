@@ -36,6 +36,8 @@ const LISTING_PAYS: usize = 8;
 /// A destination role: its settings, clients and stores.
 pub struct Destination {
     settings: DestinationSettings,
+    /// Other roles that write to the same Vault, as far as that is seen from its address.
+    others: Vec<DestinationSettings>,
     /// The origin's data paths, where the config holds them.
     origin_mounts: Vec<String>,
     /// The key of the origin's fingerprints.
@@ -65,12 +67,24 @@ impl Destination {
             fingerprint_key: origin.fingerprint_key.clone(),
             vault: Vault::new(settings.vault.clone()),
             settings,
+            others: Vec::new(),
             num_buckets,
             origin_store,
             store,
             beside,
             keeper: Keeper::default(),
         }
+    }
+
+    /// The same role, which spares what the others among `all` keep in its Vault.
+    #[must_use]
+    pub fn among(mut self, all: &[DestinationSettings]) -> Destination {
+        let server =
+            |settings: &DestinationSettings| (settings.vault.address.clone(), settings.vault.namespace.clone());
+        let is_beside =
+            |other: &&DestinationSettings| other.name != self.settings.name && server(other) == server(&self.settings);
+        self.others = all.iter().filter(is_beside).cloned().collect();
+        self
     }
 
     /// The role's settings.
@@ -393,18 +407,21 @@ impl Destination {
         }
     }
 
-    fn plan(
-        &self,
+    fn plan<'a>(
+        &'a self,
         own: &OwnInfo,
-        place: &Place,
+        place: &'a Place,
         options: Options,
         (found, first): (Option<&Found>, Option<Snapshot>),
         resumed: Option<Option<Active>>,
     ) -> Result<Planned> {
+        let data_paths = place.meta_data_paths();
+        let of_other = |other: &'a DestinationSettings| (&other.filter, Routes::new(&other.transforms, &data_paths));
         let planner = Planner {
             settings: &self.settings,
             place,
-            routes: Routes::new(&self.settings.transforms, &place.meta_data_paths()),
+            others: self.others.iter().map(of_other).collect(),
+            routes: Routes::new(&self.settings.transforms, &data_paths),
             info: &own.info,
             load: &|numbers| own.load(numbers),
             full: options.full,

@@ -4,6 +4,7 @@
 //! rules is not a delete. Copies that such a change leaves behind are *orphans*; they are remembered in the entry of
 //! their origin path, with the place where they are, until `--prune` removes them.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::cause::Cause;
@@ -199,6 +200,8 @@ pub struct Planner<'a> {
     pub full: bool,
     /// Orphans are to be removed.
     pub prune: bool,
+    /// What other roles in this process copy to the same server.
+    pub others: Vec<(&'a Filter, Routes<'a>)>,
 }
 
 /// The insight of an entry that only remembers orphans: no path of an origin has it.
@@ -254,7 +257,7 @@ impl Planner<'_> {
         }
         self.refuse_escapes(&mut plan, &forbidden);
         // Without transforms a place has one path, but for the places that earlier transforms led to.
-        let is_shared = !self.settings.transforms.is_identity() || self.prune;
+        let is_shared = !self.settings.transforms.is_identity() || self.prune || !self.others.is_empty();
         if is_shared && !(plan.writes.is_empty() && plan.deletes.is_empty()) {
             self.settle_collisions(&mut plan, origin)?;
         }
@@ -404,6 +407,7 @@ impl Planner<'_> {
         let mut occupied = HashSet::new();
         let all: Vec<usize> = (0..usize::from(self.info.count())).collect();
         origin.look(&all, |_, theirs| {
+            occupied.extend(self.taken_by_others(theirs, &deleted));
             let allowed = theirs.iter().filter(|(path, _)| self.settings.filter.allows(path));
             for (path, insight) in allowed {
                 let place = self.routes.place(path, insight.secret_type);
@@ -431,6 +435,19 @@ impl Planner<'_> {
             ))
         });
         Ok(())
+    }
+}
+
+impl Planner<'_> {
+    /// Which of `places` hold what other roles copy there.
+    fn taken_by_others(&self, theirs: &Bucket, places: &HashSet<&str>) -> Vec<String> {
+        let mut taken = Vec::new();
+        for (filter, routes) in &self.others {
+            let allowed = theirs.iter().filter(|(path, _)| filter.allows(path));
+            let led = allowed.map(|(path, insight)| routes.place(path, insight.secret_type));
+            taken.extend(led.filter(|place| places.contains(&**place)).map(Cow::into_owned));
+        }
+        taken
     }
 }
 

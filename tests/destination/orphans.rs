@@ -262,6 +262,29 @@ fn without_transforms_a_prune_spares_what_earlier_ones_led_to_and_is_anothers_no
     same("info", pair.info(), pair.info_of("origin"));
 }
 
+/// A destination is split into two roles, each with a part of the secrets; what the one leaves behind is the other's now.
+#[test]
+fn a_prune_spares_what_another_role_keeps_in_the_same_vault() {
+    let mut pair = Pair::new();
+    pair.seed_and_sync(&["tmp/a", "tmp/gone", "kept/b"]);
+    pair.configure(|config| {
+        let mut second = config["destinations"][0].clone();
+        config["destinations"][0]["exclude"] = json!(["data/tmp/"]);
+        second["name"] = json!("second");
+        second["include"] = json!(["data/tmp/a"]);
+        second["syncPath"] = json!(format!("{}second/", second["syncPath"].as_str().unwrap()));
+        config["destinations"].as_array_mut().unwrap().push(second);
+    });
+    pair.sync().expect_code(0);
+    let keys = ["tmp/a", "tmp/gone", "kept/b"];
+    pair.run("sync", &["--prune"]).expect_code(0);
+    same("versions", pair.versions(&keys), [Some(1), None, Some(1)]);
+    let output = pair.sync();
+    output.expect_code(0);
+    output.expect(!output.stdout.contains("left behind"), "no orphans");
+    same("known", pair.known(), ["kept/b"]);
+}
+
 /// The place is another path's, and that its secret is gone only the origin can say.
 #[test]
 fn a_prune_never_hits_a_place_whose_own_delete_is_not_confirmed() {
