@@ -5,9 +5,11 @@
 //! the cycle's scope, and requests in flight are cut.
 
 mod cause;
+mod collisions;
 mod destination;
 mod execution;
 mod fingerprints;
+mod guard;
 mod identity;
 mod listing;
 mod mounts;
