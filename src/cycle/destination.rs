@@ -49,7 +49,7 @@ pub struct Destination {
     store: InfoStore,
     /// Where an origin would keep its info that has this destination's store and sync path.
     beside: InfoStore,
-    keeper: Keeper,
+    pub(super) keeper: Keeper,
 }
 
 impl Destination {
@@ -79,11 +79,10 @@ impl Destination {
     /// The same role, which spares what the others among `all` keep in its Vault.
     #[must_use]
     pub fn among(mut self, all: &[DestinationSettings]) -> Destination {
-        let server =
-            |settings: &DestinationSettings| (settings.vault.address.clone(), settings.vault.namespace.clone());
-        let is_beside =
-            |other: &&DestinationSettings| other.name != self.settings.name && server(other) == server(&self.settings);
-        self.others = all.iter().filter(is_beside).cloned().collect();
+        let (vault, mut others) = (&self.settings.vault, all.to_vec());
+        others.retain(|other| other.name != self.settings.name);
+        others.retain(|other| (&other.vault.address, &other.vault.namespace) == (&vault.address, &vault.namespace));
+        self.others = others;
         self
     }
 
@@ -363,28 +362,6 @@ impl Destination {
         })
     }
 
-    /// Carries out a part of the plan that was prepared, and saves what was done. How many copies the whole plan would
-    /// have deleted, `due`, decides whether any is: else a limit would be no limit for whoever goes by parts.
-    ///
-    /// # Errors
-    /// If it ended before it was through.
-    pub(crate) fn mend(
-        &self,
-        run: &Run,
-        prepared: &Prepared,
-        (mut plan, due): (Plan, u64),
-        options: Options,
-    ) -> Result<Outcome> {
-        let Prepared { place, own, planned } = prepared;
-        if self.settings.ignore_deletes {
-            plan.spare_copies();
-        }
-        self.hold_back(run, own, (&mut plan, due), options)?;
-        let unloaded = own.unloaded_counts()?;
-        let active = planned.active.clone();
-        self.carry_out(run, (own, &unloaded), (place, &planned.rules, active), plan, false)
-    }
-
     fn own_place(&self, run: &Run, options: Options, (data_paths, meta): (&[String], Option<&Meta>)) -> Result<Place> {
         let place = self.place(run.scope, data_paths, options, &|| Ok(meta.cloned()))?;
         for missing in place.data_paths.iter().filter(|data_path| data_path.is_planned) {
@@ -484,43 +461,7 @@ impl Destination {
         active.health.cluster_id == meta.cluster_id && self.origin.namespace() == meta.namespace
     }
 
-    /// If so many deletes are to be held back since they are suspiciously many: of how many secrets known here.
-    ///
-    /// # Errors
-    /// If the store doesn't answer.
-    pub(crate) fn held_back(&self, own: &OwnInfo, deletes: u64, options: Options) -> Result<Option<u64>> {
-        if deletes == 0 || options.allow_mass_delete {
-            return Ok(None);
-        }
-        let known = own.known()?;
-        // What a mass deletion deletes comes in many small cycles, too.
-        let before = self.keeper.deleted();
-        let is_exceeded = self.settings.max_deletes.exceeded(deletes + before, known + before);
-        Ok(is_exceeded.then_some(known))
-    }
-
-    /// Takes the deletes out of the plan if those that are `due` are suspiciously many.
-    fn hold_back(&self, run: &Run, own: &OwnInfo, (plan, due): (&mut Plan, u64), options: Options) -> Result<()> {
-        let deletes = plan.deletes_of_copies();
-        let held_back = match deletes {
-            0 => None,
-            _ => self.held_back(own, due, options)?,
-        };
-        let Some(known) = held_back else {
-            return Ok(());
-        };
-        plan.spare_copies();
-        Tally::add(&run.tally.held, deletes);
-        Tally::add(&run.tally.stuck, deletes);
-        let why = format!(
-            "{due} deletes are held back: more than maxDeletes allows of the {known} secrets known here; if they are \
-             meant, run once with --allow-mass-delete (--dry-run lists them)"
-        );
-        run.warn(None, Error::new(Kind::Refused, why));
-        Ok(())
-    }
-
-    fn carry_out(
+    pub(super) fn carry_out(
         &self,
         run: &Run,
         (own, unloaded): (&OwnInfo, &BTreeMap<SecretType, u64>),

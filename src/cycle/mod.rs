@@ -6,9 +6,11 @@
 
 mod cause;
 mod collection;
+mod collisions;
 mod destination;
 mod execution;
 mod fingerprints;
+mod guard;
 mod identity;
 mod kept;
 mod listing;
@@ -82,6 +84,7 @@ impl Options {
         Options {
             allow_mass_delete: false,
             full: false,
+            prune: false,
             ..self
         }
     }

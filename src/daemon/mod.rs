@@ -453,7 +453,11 @@ fn check_destination(destination: &Destination, scope: &Scope, may_write: bool) 
 /// may find other things.
 fn take_back(options: &Cell<Options>, voice: &Voice, why: &str) {
     let asked = options.replace(options.get().later());
-    for (is_asked, flag) in [(asked.allow_mass_delete, "--allow-mass-delete"), (asked.full, "--full")] {
+    for (is_asked, flag) in [
+        (asked.allow_mass_delete, "--allow-mass-delete"),
+        (asked.full, "--full"),
+        (asked.prune, "--prune"),
+    ] {
         if is_asked {
             log::warn!("{}: {why}, so {flag} does not count any more", voice.member.who());
         }

@@ -14,7 +14,7 @@ use crate::cycle::{self, Destination, Outcome, Place, Plan, Planned, Prepared, P
 use crate::cycle::{ensure_still_active, workers};
 use crate::error::{Context, Kind, Result};
 use crate::scope::Scope;
-use compare::{Item, Look, Mends};
+use compare::{Item, Look};
 use report::Counts;
 use walk::{Known, Sample, Seen};
 
@@ -30,6 +30,18 @@ pub struct Options {
     pub allow_mass_delete: bool,
     /// The share to compare, in hundredths of a per cent; `None`: everything.
     pub sample: Option<u16>,
+}
+
+impl Options {
+    /// The cycle that does the same: one that trusts nothing it knows.
+    fn as_cycle(self) -> cycle::Options {
+        cycle::Options {
+            dry_run: !self.repair,
+            allow_mass_delete: self.allow_mass_delete,
+            full: true,
+            ..cycle::Options::default()
+        }
+    }
 }
 
 /// Compares one destination with the origin, shows what it finds, and mends it if that was asked for. `judge` has the last
@@ -60,12 +72,7 @@ fn work(
     (options, counts, show): (Options, &Counts, Show),
     saved_at: &mut String,
 ) -> Result<Outcome> {
-    let as_cycle = cycle::Options {
-        dry_run: !options.repair,
-        allow_mass_delete: options.allow_mass_delete,
-        full: true,
-        ..cycle::Options::default()
-    };
+    let as_cycle = options.as_cycle();
     let purpose = match options.repair {
         true => Purpose::Writing,
         false => Purpose::Reading,
@@ -100,32 +107,31 @@ fn work(
     }
     known.sample.take(&mut items, Item::path);
     let workers = destination.settings().num_workers;
-    workers::run(
-        run,
-        workers,
-        |queue| _ = queue.send_all(items),
-        |item| look.compare(item),
-    );
+    let feed = |queue: &workers::Queue<Item>| _ = queue.send_all(items);
+    workers::run(run, workers, feed, |item| look.compare(item));
     run.check()?;
     look_beyond(&look, planned, &known)?;
     let mends = std::mem::take(&mut *look.mends.lock().unwrap_or_else(PoisonError::into_inner));
-    let Mends { writes, deletes } = mends;
-    if !options.repair || (writes.is_empty() && deletes.is_empty()) {
+    if !options.repair || (mends.writes.is_empty() && mends.deletes.is_empty()) {
         return Ok(Outcome::DryRun);
     }
-    let written = writes
-        .iter()
-        .map(|write| (write.path.clone(), write.place().to_string()));
-    let written = written.collect();
     let mends = Plan {
-        writes,
-        deletes,
+        writes: mends.writes,
+        deletes: mends.deletes,
         occupied,
         refused: Vec::new(),
     };
-    let outcome = destination.mend(run, &prepared, (mends, due), as_cycle)?;
+    repair(&look, &prepared, (mends, due), as_cycle)
+}
+
+/// Mends what was found, and looks again at what was written.
+fn repair(look: &Look, prepared: &Prepared, (mends, due): (Plan, u64), as_cycle: cycle::Options) -> Result<Outcome> {
+    let written = mends.writes.iter();
+    let written = written.map(|write| (write.path.clone(), write.place().to_string()));
+    let written = written.collect();
+    let outcome = look.destination.mend(look.run, prepared, (mends, due), as_cycle)?;
     look.count_mended(written);
-    run.check()?;
+    look.run.check()?;
     Ok(outcome)
 }
 
