@@ -269,7 +269,8 @@ impl Planner<'_> {
                 && known.orphans.contains(&self.routes.place(path, known.secret_type))
         };
         let back: Vec<String> = self.info.with_bucket(n, |ours| {
-            let back = ours.iter().filter(|(path, known)| is_back(path, known));
+            let left_behind = ours.iter().filter(|(_, known)| known.has_orphans());
+            let back = left_behind.filter(|(path, known)| is_back(path, &known.to_insight()));
             back.map(|(path, _)| path.to_string()).collect()
         })?;
         for path in back {
@@ -338,7 +339,7 @@ impl Planner<'_> {
         led.extend(plan.deletes.iter().map(|delete| (&*delete.path, &*delete.place)));
         let mut pruned = Vec::new();
         self.info.for_each(|path, known| {
-            let left_behind = known.orphans.iter().filter(|place| led.get(path) != Some(place));
+            let left_behind = known.orphans().filter(|place| led.get(path) != Some(place));
             pruned.extend(left_behind.map(|place| Delete {
                 path: path.into(),
                 place: place.to_string(),
@@ -401,8 +402,8 @@ impl Planner<'_> {
         for n in 0..usize::from(self.info.count()) {
             origin.look(n, |theirs| {
                 let allowed = theirs.iter().filter(|(path, _)| self.settings.filter.allows(path));
-                for (path, insight) in allowed {
-                    let place = self.routes.place(path, insight.secret_type);
+                for (path, known) in allowed {
+                    let place = self.routes.place(path, known.secret_type());
                     if deleted.contains(&*place) {
                         occupied.insert(place.to_string());
                     }

@@ -123,7 +123,7 @@ fn orphans(own: &OwnInfo, plan: &Plan) -> Vec<Change> {
         pruned.map(|delete| (&*delete.path, &*delete.place)).collect();
     let mut orphans = Vec::new();
     own.info.for_each(|path, known| {
-        let kept = known.orphans.iter().filter(|place| !pruned.contains(&(path, *place)));
+        let kept = known.orphans().filter(|place| !pruned.contains(&(path, *place)));
         orphans.extend(kept.map(|place| Change {
             path: path.into(),
             place: Some(place.to_string()),
