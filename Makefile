@@ -24,12 +24,13 @@ test: static
 	VSYNC_TEST_STATIC="$(CURDIR)/target/static/vsync" \
 	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}" cargo test --locked
 
-# How long cycles take, and what they cost, beside the least that the same servers need for it. Arguments:
-# make bench BENCH_ARGS='--secrets 1000 --workers 4' (or --help).
+# How long cycles take, and what they cost, beside the least that the same servers need for it; then what sync info costs
+# with no server in the way. Arguments, for the former: make bench BENCH_ARGS='--secrets 1000 --workers 4' (or --help).
 bench:
 	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
 	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
 	cargo bench --locked --bench cycles -- $(BENCH_ARGS)
+	cargo bench --locked --bench micro
 
 # Load, faults and a monitor, for ten minutes. Arguments: make chaos CHAOS_ARGS='--seed 7 --minutes 1' (or --help).
 chaos:

@@ -32,8 +32,8 @@ impl Planner<'_> {
         origin.look(&all, |_, theirs| {
             occupied.extend(self.taken_by_others(theirs, &deleted));
             let allowed = theirs.iter().filter(|(path, _)| self.settings.filter.allows(path));
-            for (path, insight) in allowed {
-                let place = self.routes.place(path, insight.secret_type);
+            for (path, known) in allowed {
+                let place = self.routes.place(path, known.secret_type());
                 if deleted.contains(&*place) {
                     occupied.insert(place.to_string());
                 }
@@ -65,7 +65,7 @@ impl Planner<'_> {
         let mut taken = Vec::new();
         for (filter, routes) in &self.others {
             let allowed = theirs.iter().filter(|(path, _)| filter.allows(path));
-            let led = allowed.map(|(path, insight)| routes.place(path, insight.secret_type));
+            let led = allowed.map(|(path, known)| routes.place(path, known.secret_type()));
             taken.extend(led.filter(|place| places.contains(&**place)).map(Cow::into_owned));
         }
         taken

@@ -157,8 +157,8 @@ impl<'a> OwnInfo<'a> {
             }
         };
         let mut loaded = self.loaded.borrow_mut();
-        for (_, insight) in bucket.iter() {
-            *loaded.entry(insight.secret_type).or_default() += 1;
+        for (_, known) in bucket.iter() {
+            *loaded.entry(known.secret_type()).or_default() += 1;
         }
         bucket
     }
@@ -229,7 +229,7 @@ impl<'a> OwnInfo<'a> {
     pub fn orphans(&self) -> Vec<String> {
         let mut places = Vec::new();
         self.info
-            .for_each(|_, known| places.extend(known.orphans.iter().map(str::to_string)));
+            .for_each(|_, known| places.extend(known.orphans().map(str::to_string)));
         places
     }
 
@@ -255,8 +255,9 @@ impl<'a> OwnInfo<'a> {
         self.load_all()?;
         let mut changed = Vec::new();
         self.info.for_each(|path, known| {
-            let now = changes.apply(path, known);
-            if now.as_ref() != Some(known) {
+            let known = known.to_insight();
+            let now = changes.apply(path, &known);
+            if now.as_ref() != Some(&known) {
                 changed.push((path.to_string(), now));
             }
         });

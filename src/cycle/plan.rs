@@ -273,7 +273,8 @@ impl Planner<'_> {
                 && known.orphans.contains(&self.routes.place(path, known.secret_type))
         };
         let back: Vec<String> = self.info.with_bucket(n, |ours| {
-            let back = ours.iter().filter(|(path, known)| is_back(path, known));
+            let left_behind = ours.iter().filter(|(_, known)| known.has_orphans());
+            let back = left_behind.filter(|(path, known)| is_back(path, &known.to_insight()));
             back.map(|(path, _)| path.to_string()).collect()
         })?;
         for path in back {
@@ -344,7 +345,7 @@ impl Planner<'_> {
         let mut pruned = Vec::new();
         self.info.for_each(|path, known| {
             let is_led_to = |place: &str| led.get(path) == Some(&place) || unconfirmed.contains(place);
-            let left_behind = known.orphans.iter().filter(|place| !is_led_to(place));
+            let left_behind = known.orphans().filter(|place| !is_led_to(place));
             pruned.extend(left_behind.map(|place| Delete {
                 path: path.into(),
                 place: place.to_string(),

@@ -125,7 +125,7 @@ fn orphans(own: &OwnInfo, plan: &Plan) -> Vec<Change> {
     taken_up.extend(plan.writes.iter().map(|write| (&*write.path, write.place())));
     let mut orphans = Vec::new();
     own.info.for_each(|path, known| {
-        let kept = known.orphans.iter().filter(|place| !taken_up.contains(&(path, *place)));
+        let kept = known.orphans().filter(|place| !taken_up.contains(&(path, *place)));
         orphans.extend(kept.map(|place| Change {
             path: path.into(),
             place: Some(place.to_string()),

@@ -251,12 +251,13 @@ fn read(store: &InfoStore, scope: &Scope, measure: Measure) -> Result<(Own, Info
 
 impl InfoStatus {
     fn count(&mut self, n: usize, bucket: &Bucket) {
-        for (path, insight) in bucket.iter() {
+        for (path, known) in bucket.iter() {
+            let insight = known.to_insight();
             self.orphans.extend(insight.orphans.iter().map(|place| Orphan {
                 path: path.to_string(),
                 destination: place.to_string(),
             }));
-            if !is_unsynced(insight) {
+            if !is_unsynced(&insight) {
                 self.paths += 1;
                 *self.counts.entry(insight.secret_type).or_default() += 1;
             }

@@ -4,18 +4,22 @@
 //! in bytewise order, the same bytes whatever the order in which they came in. Its hash can be had without
 //! making those bytes, since most buckets are hashed far more often than they are stored.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 
+use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::canonical;
 use super::diagnosis;
+use super::entries::{Entries, Entry};
 use super::index::Hash;
-use super::insight::Insight;
+use super::insight::{Facts, Insight, Stored, Text};
+use super::known::{self, Known};
 use crate::error::Result;
+
+/// How many bytes of the canonical form are made before they are hashed or counted.
+const PIECE: usize = 16 << 10;
 
 /// The number of the bucket that `path` belongs to, of `count` buckets. Both ends and the original vsync agree
 /// on this. A `count` of 0, which the settings refuse, is taken as 1.
@@ -24,8 +28,8 @@ pub fn bucket_of(path: &str, count: u16) -> usize {
 }
 
 /// Insights by path.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Bucket(BTreeMap<Box<str>, Insight>);
+#[derive(Clone, Default)]
+pub struct Bucket(Entries);
 
 impl Bucket {
     /// Reads stored bytes; key order and fields of later versions don't matter. The error tells the kind and
@@ -36,42 +40,47 @@ impl Bucket {
 
     /// The bytes that are stored.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.write_to(&mut bytes);
+        let mut bytes = Vec::with_capacity(self.0.size() + canonical::USUAL * self.len());
+        self.write_to(&mut bytes, |_| {});
         bytes
     }
 
     /// The hash of [`Bucket::to_bytes`], without making them.
     pub fn hash(&self) -> Hash {
-        let mut sink = HashSink(Sha256::new());
-        self.write_to(&mut sink);
-        Hash::finish(sink.0)
+        let mut hasher = Sha256::new();
+        self.in_pieces(|piece| hasher.update(piece));
+        Hash::finish(hasher)
     }
 
     /// The length of [`Bucket::to_bytes`], without making them.
     pub fn encoded_len(&self) -> usize {
-        let mut sink = LengthSink(0);
-        self.write_to(&mut sink);
-        sink.0
+        let mut length = 0;
+        self.in_pieces(|piece| length += piece.len());
+        length
     }
 
     /// What is known about `path`.
-    pub fn get(&self, path: &str) -> Option<&Insight> {
+    pub fn get(&self, path: &str) -> Option<Known<'_>> {
         self.0.get(path)
     }
 
     /// Whether `path` is listed.
     pub fn contains(&self, path: &str) -> bool {
-        self.0.contains_key(path)
+        self.get(path).is_some()
     }
 
-    /// Lists `path`; what was known about it before is given back.
-    pub fn insert(&mut self, path: impl Into<Box<str>>, insight: Insight) -> Option<Insight> {
-        self.0.insert(path.into(), insight)
+    /// Lists `path`, or replaces what was known about it; whether that changed anything.
+    pub fn insert(&mut self, path: &str, insight: &Insight) -> bool {
+        self.0.insert(path, &pack(insight.into()))
     }
 
-    /// Takes `path` off the list.
-    pub fn remove(&mut self, path: &str) -> Option<Insight> {
+    /// As [`Bucket::insert`], for what another bucket knows.
+    pub(super) fn insert_known(&mut self, path: &str, known: Known) -> bool {
+        self.0.insert(path, known.bytes())
+    }
+
+    /// Takes `path` off the list; whether it was on it.
+    pub fn remove(&mut self, path: &str) -> bool {
         self.0.remove(path)
     }
 
@@ -82,42 +91,83 @@ impl Bucket {
 
     /// Whether no path is listed.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// Paths and insights in bytewise order of the paths.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Insight)> {
-        self.0.iter().map(|(path, insight)| (&**path, insight))
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Known<'_>)> {
+        self.0.iter().map(|entry| (known::as_text(entry.path), entry.known))
+    }
+
+    /// As [`Bucket::iter`], where it is enough to have the path's bytes.
+    pub(super) fn entries(&self) -> impl ExactSizeIterator<Item = Entry<'_>> {
+        self.0.iter()
     }
 
     /// How many of the paths do not belong in bucket `n` of `count`.
     pub fn misplaced(&self, n: usize, count: u16) -> usize {
-        self.0.keys().filter(|path| bucket_of(path, count) != n).count()
+        self.iter().filter(|(path, _)| bucket_of(path, count) != n).count()
     }
 
     /// Drops the paths that [`misplaced`](Self::misplaced) counts: nothing would ever find them there.
     pub fn drop_misplaced(&mut self, n: usize, count: u16) {
-        self.0.retain(|path, _| bucket_of(path, count) == n);
+        self.0.retain(|entry| bucket_of(known::as_text(entry.path), count) == n);
     }
 
-    /// The canonical form, into a sink that takes everything.
-    fn write_to(&self, sink: impl io::Write) {
-        if serde_json::to_writer(sink, self).is_err() {
-            // Nothing that is written here can be refused: all keys are strings, and no sink fails. To go on
-            // would be to store or hash half a bucket.
-            unreachable!("a bucket can always be written");
+    /// The canonical form, piece by piece.
+    fn in_pieces(&self, mut take: impl FnMut(&[u8])) {
+        let mut piece = Vec::with_capacity(PIECE);
+        self.write_to(&mut piece, |piece| {
+            if piece.len() > PIECE / 2 {
+                take(piece);
+                piece.clear();
+            }
+        });
+        take(&piece);
+    }
+
+    /// The canonical form, at the end of `out`; `between` may take it from there after each entry.
+    fn write_to(&self, out: &mut Vec<u8>, mut between: impl FnMut(&mut Vec<u8>)) {
+        out.push(b'{');
+        for (number, entry) in self.0.iter().enumerate() {
+            if number > 0 {
+                out.push(b',');
+            }
+            canonical::write(out, entry);
+            between(out);
         }
+        out.push(b'}');
     }
 }
 
-impl<P: Into<Box<str>>> FromIterator<(P, Insight)> for Bucket {
+fn pack(facts: Facts) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(64);
+    known::pack(&mut packed, facts);
+    packed
+}
+
+impl<P: AsRef<str>> FromIterator<(P, Insight)> for Bucket {
     fn from_iter<I: IntoIterator<Item = (P, Insight)>>(entries: I) -> Bucket {
-        Bucket(
-            entries
-                .into_iter()
-                .map(|(path, insight)| (path.into(), insight))
-                .collect(),
-        )
+        let mut bucket = Bucket::default();
+        for (path, insight) in entries {
+            bucket.insert(path.as_ref(), &insight);
+        }
+        bucket
+    }
+}
+
+impl PartialEq for Bucket {
+    fn eq(&self, other: &Bucket) -> bool {
+        let same = |(a, b): (Entry, Entry)| a.path == b.path && a.known.bytes() == b.known.bytes();
+        self.len() == other.len() && self.0.iter().zip(other.0.iter()).all(same)
+    }
+}
+
+impl Eq for Bucket {}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -139,8 +189,11 @@ impl<'de> Visitor<'de> for BucketVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Bucket, A::Error> {
         let mut bucket = Bucket::default();
-        while let Some((path, insight)) = map.next_entry::<Box<str>, Insight>()? {
-            if bucket.insert(path, insight).is_some() {
+        let mut packed = Vec::new();
+        while let Some((path, insight)) = map.next_entry::<Text, Stored>()? {
+            packed.clear();
+            known::pack(&mut packed, insight.facts());
+            if !bucket.0.insert_new(&path.0, &packed) {
                 return Err(A::Error::custom("a path is listed twice"));
             }
         }
@@ -148,36 +201,11 @@ impl<'de> Visitor<'de> for BucketVisitor {
     }
 }
 
-/// Hashes what is written to it.
-struct HashSink(Sha256);
-
-impl io::Write for HashSink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Counts what is written to it.
-struct LengthSink(usize);
-
-impl io::Write for LengthSink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::super::SecretType;
@@ -272,7 +300,7 @@ mod tests {
     fn the_original_escapes_more_and_is_understood() {
         let text = "{ \"a\\u003c\\u0026\\/\" : {\"version\":1,\"updateTime\":\"t\",\"type\":\"kvV2\"} }\n";
         let bucket = Bucket::from_bytes(text.as_bytes()).unwrap();
-        assert_eq!(bucket.get("a<&/").unwrap().version, 1);
+        assert_eq!(bucket.get("a<&/").unwrap().version(), 1);
     }
 
     #[test]
@@ -362,6 +390,42 @@ mod tests {
         );
     }
 
+    /// What becomes of a path: a few often, many once.
+    fn step() -> impl Strategy<Value = (String, Option<Insight>)> {
+        let path = prop_oneof![3 => "[a-c]{1,2}", 2 => "secret/data/[a-z]{1,3}", 1 => samples::path()];
+        (path, prop::option::weighted(0.7, samples::insight()))
+    }
+
+    #[test]
+    fn a_path_in_a_large_bucket_is_found_or_has_its_place() {
+        let mut bucket = Bucket::default();
+        let path = |n: u64| format!("secret/data/{:05}", n * 7919 % 20_011);
+        for n in 0..20_011 {
+            assert!(!bucket.contains(&path(n)) && bucket.insert(&path(n), &insight(n)));
+        }
+        assert!(bucket.iter().map(|(path, _)| path).is_sorted());
+        assert!((0..20_011).all(|n| bucket.get(&path(n)).unwrap().version() == n));
+        for n in 0..20_000 {
+            assert!(bucket.remove(&path(n)) && !bucket.remove(&path(n)));
+        }
+        let left: Vec<String> = bucket.iter().map(|(path, _)| path.to_owned()).collect();
+        let mut expected: Vec<String> = (20_000..20_011).map(path).collect();
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+
+    /// A long path, a long time and many orphans have room too.
+    #[test]
+    fn an_entry_may_be_larger_than_a_page() {
+        let long = |n: usize| "é".repeat(n * 5_000);
+        let mut large = Insight::new(1, long(3), SecretType::Policy);
+        large.orphans = (1..5).map(long).collect();
+        let entries = || (0..8).map(|n| (long(n), if n % 2 == 0 { insight(1) } else { large.clone() }));
+        let bucket: Bucket = entries().collect();
+        assert!(entries().all(|(path, insight)| bucket.get(&path).unwrap().to_insight() == insight));
+        assert_eq!(Bucket::from_bytes(&bucket.to_bytes()).unwrap(), bucket);
+    }
+
     proptest! {
         #[test]
         fn a_damaged_bucket_is_refused_without_quoting_it_or_read_as_it_is(bytes in mutated(&[
@@ -379,6 +443,27 @@ mod tests {
         }
 
         #[test]
+        fn a_bucket_is_what_a_map_would_be(start in samples::entries(), steps in vec(step(), 0..300)) {
+            let mut bucket: Bucket = start.clone().into_iter().collect();
+            let mut map: BTreeMap<String, Insight> = start;
+            for (path, step) in steps {
+                let (changed, expected) = match step {
+                    Some(insight) => (bucket.insert(&path, &insight), map.insert(path.clone(), insight.clone()) != Some(insight)),
+                    None => (bucket.remove(&path), map.remove(&path).is_some()),
+                };
+                prop_assert_eq!(changed, expected, "{}", path);
+                prop_assert_eq!(bucket.get(&path).map(Known::to_insight), map.get(&path).cloned());
+            }
+            prop_assert_eq!(bucket.len(), map.len());
+            prop_assert!(bucket.iter().map(|(path, known)| (path.to_owned(), known.to_insight())).eq(map.clone()));
+            prop_assert_eq!(String::from_utf8(bucket.to_bytes()).unwrap(), serde_json::to_string(&map).unwrap());
+            prop_assert_eq!(bucket.hash(), Hash::of(&bucket.to_bytes()));
+            bucket.drop_misplaced(1, 3);
+            map.retain(|path, _| bucket_of(path, 3) == 1);
+            prop_assert_eq!(bucket, map.into_iter().collect());
+        }
+
+        #[test]
         fn every_bucket_survives_being_written_and_read(bucket in samples::bucket()) {
             let bytes = bucket.to_bytes();
             prop_assert_eq!(&Bucket::from_bytes(&bytes).unwrap(), &bucket);
@@ -388,10 +473,10 @@ mod tests {
 
         #[test]
         fn the_order_of_insertion_leaves_no_trace(bucket in samples::bucket(), keys in any::<u64>()) {
-            let mut entries: Vec<_> = bucket.iter().map(|(path, insight)| (path.to_owned(), insight.clone())).collect();
+            let mut entries: Vec<_> = bucket.iter().map(|(path, known)| (path.to_owned(), known.to_insight())).collect();
             entries.sort_by_key(|(path, _)| Hash::of(format!("{keys}{path}").as_bytes()));
             let mut shuffled = Bucket::from_iter(entries);
-            shuffled.insert("gone", insight(1));
+            shuffled.insert("gone", &insight(1));
             shuffled.remove("gone");
             let mut expected = bucket;
             expected.remove("gone");
@@ -399,12 +484,12 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..80)) {
             let _ = Bucket::from_bytes(&bytes);
         }
 
         #[test]
-        fn any_json_is_read_or_refused(tokens in prop::collection::vec(prop::sample::select(vec![
+        fn any_json_is_read_or_refused(tokens in vec(prop::sample::select(vec![
             "{", "}", "[", "]", ",", ":", "\"a\"", "\"version\"", "\"updateTime\"", "\"type\"", "\"kvV2\"",
             "\"orphans\"", "1", "-1", "1e400", "null", "true", "\"\\ud800\"",
         ]), 0..40)) {

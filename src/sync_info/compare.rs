@@ -8,7 +8,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::bucket::Bucket;
+use super::entries::Entry;
 use super::insight::Insight;
+use super::known::as_text;
 
 /// What is to be done with a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -44,11 +46,11 @@ pub struct Task {
 }
 
 impl Task {
-    fn new(path: &str, operation: Operation, insight: &Insight) -> Task {
+    fn new(operation: Operation, entry: Entry) -> Task {
         Task {
-            path: path.into(),
+            path: as_text(entry.path).into(),
             operation,
-            insight: insight.clone(),
+            insight: entry.known.to_insight(),
         }
     }
 }
@@ -56,18 +58,18 @@ impl Task {
 /// The tasks that make `destination` know what `origin` knows, in bytewise order of the paths.
 pub fn compare(origin: &Bucket, destination: &Bucket) -> Vec<Task> {
     let mut tasks = Vec::new();
-    let mut copies = destination.iter().peekable();
-    for (path, insight) in origin.iter() {
-        while let Some((gone, known)) = copies.next_if(|(copy, _)| *copy < path) {
-            tasks.push(Task::new(gone, Operation::Delete, known));
+    let mut copies = destination.entries().peekable();
+    for theirs in origin.entries() {
+        while let Some(gone) = copies.next_if(|copy| copy.path < theirs.path) {
+            tasks.push(Task::new(Operation::Delete, gone));
         }
-        match copies.next_if(|(copy, _)| *copy == path) {
-            None => tasks.push(Task::new(path, Operation::Add, insight)),
-            Some((_, known)) if !insight.same_as(known) => tasks.push(Task::new(path, Operation::Update, insight)),
+        match copies.next_if(|copy| copy.path == theirs.path) {
+            None => tasks.push(Task::new(Operation::Add, theirs)),
+            Some(ours) if !theirs.known.same_as(ours.known) => tasks.push(Task::new(Operation::Update, theirs)),
             Some(_) => {}
         }
     }
-    tasks.extend(copies.map(|(gone, known)| Task::new(gone, Operation::Delete, known)));
+    tasks.extend(copies.map(|gone| Task::new(Operation::Delete, gone)));
     tasks
 }
 
@@ -143,17 +145,18 @@ mod tests {
         for task in tasks {
             match task.operation {
                 Operation::Delete => destination.remove(&task.path),
-                Operation::Add | Operation::Update => destination.insert(task.path, task.insight),
+                Operation::Add | Operation::Update => destination.insert(&task.path, &task.insight),
             };
         }
     }
 
     fn without_orphans(bucket: &Bucket) -> Bucket {
-        let plain = |insight: &Insight| Insight {
+        let plain = |insight: Insight| Insight {
             orphans: Orphans::default(),
-            ..insight.clone()
+            ..insight
         };
-        bucket.iter().map(|(path, insight)| (path, plain(insight))).collect()
+        let entries = bucket.iter().map(|(path, known)| (path, plain(known.to_insight())));
+        entries.collect()
     }
 
     /// Few paths and few insights, so that all kinds of differences are met.

@@ -12,11 +12,12 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::diagnosis;
+use super::insight::Text;
 use crate::error::{Error, Kind, Result, fail};
 
 /// A SHA-256 hash, written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "Box<str>")]
+#[serde(try_from = "Text")]
 pub struct Hash([u8; 32]);
 
 impl Hash {
@@ -28,6 +29,11 @@ impl Hash {
     /// A hash that was made elsewhere, such as a keyed one.
     pub fn from_bytes(bytes: [u8; 32]) -> Hash {
         Hash(bytes)
+    }
+
+    /// The hash as it is.
+    pub(super) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// What `hasher` has made of all it was given.
@@ -79,11 +85,11 @@ fn digit(character: u8) -> Option<u8> {
     }
 }
 
-impl TryFrom<Box<str>> for Hash {
+impl TryFrom<Text<'_>> for Hash {
     type Error = Error;
 
-    fn try_from(text: Box<str>) -> Result<Hash> {
-        text.parse()
+    fn try_from(text: Text) -> Result<Hash> {
+        text.0.parse()
     }
 }
 

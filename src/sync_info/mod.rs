@@ -6,13 +6,17 @@
 //! an error: to take it for empty would make every secret in it look deleted.
 
 mod bucket;
+mod canonical;
 mod compare;
 mod diagnosis;
+mod entries;
 mod index;
 mod insight;
+mod known;
 mod meta;
 #[cfg(test)]
 mod samples;
+mod stamp;
 
 use std::collections::BTreeMap;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -21,6 +25,7 @@ pub use bucket::{Bucket, bucket_of};
 pub use compare::{Operation, Task, compare};
 pub use index::{Hash, Index};
 pub use insight::{Insight, Orphans, SecretType};
+pub use known::Known;
 pub use meta::{FORMAT, Meta, MetaDataPath, Role, Versions};
 
 use crate::error::{Error, Kind, Result, fail};
@@ -36,23 +41,44 @@ pub struct SyncInfo {
 enum Slot {
     /// Stored somewhere; only its hash is known.
     Unloaded(Hash),
-    /// In memory. The hash is computed when it is asked for and forgotten when the bucket changes.
-    Loaded { bucket: Bucket, hash: OnceLock<Hash> },
+    /// In memory.
+    Loaded { bucket: Bucket, derived: Derived },
+}
+
+/// What is computed of a bucket when it is asked for, and forgotten when the bucket changes.
+#[derive(Debug, Default)]
+struct Derived {
+    hash: OnceLock<Hash>,
+    /// How many paths there are of each type, in the order of [`SecretType::ALL`].
+    counts: OnceLock<[u64; SecretType::ALL.len()]>,
 }
 
 impl Slot {
     fn loaded(bucket: Bucket) -> Slot {
         Slot::Loaded {
             bucket,
-            hash: OnceLock::new(),
+            derived: Derived::default(),
         }
     }
 
     fn hash(&self) -> Hash {
         match self {
             Slot::Unloaded(hash) => *hash,
-            Slot::Loaded { bucket, hash } => *hash.get_or_init(|| bucket.hash()),
+            Slot::Loaded { bucket, derived } => *derived.hash.get_or_init(|| bucket.hash()),
         }
+    }
+
+    fn counts(&self) -> [u64; SecretType::ALL.len()] {
+        let Slot::Loaded { bucket, derived } = self else {
+            return Default::default();
+        };
+        *derived.counts.get_or_init(|| {
+            let mut counts = [0; SecretType::ALL.len()];
+            bucket
+                .iter()
+                .for_each(|(_, known)| counts[known.secret_type() as usize] += 1);
+            counts
+        })
     }
 
     fn bucket(&self) -> Option<&Bucket> {
@@ -114,41 +140,43 @@ impl SyncInfo {
 
     /// Notes what is now known about `path`, orphans included.
     pub fn put(&self, path: &str, insight: Insight) -> Result<()> {
-        self.update(path, |_| Some(insight))
+        self.change(path, |bucket| bucket.insert(path, &insight))
     }
 
     /// Takes `path` out; what was known about it is given back.
     pub fn remove(&self, path: &str) -> Result<Option<Insight>> {
         let mut removed = None;
-        self.update(path, |known| {
-            removed = known;
-            None
+        self.change(path, |bucket| {
+            removed = bucket.get(path).map(Known::to_insight);
+            bucket.remove(path)
         })?;
         Ok(removed)
     }
 
     /// What is known about `path`.
     pub fn get(&self, path: &str) -> Result<Option<Insight>> {
-        self.with_bucket(self.bucket_of(path), |bucket| bucket.get(path).cloned())
+        self.with_bucket(self.bucket_of(path), |bucket| bucket.get(path).map(Known::to_insight))
     }
 
     /// Replaces what is known about `path` with what `change` makes of it; `None` takes the path out. The
     /// bucket is locked meanwhile, so `change` must be short and must not use this sync info. If it panics,
     /// nothing has changed.
     pub fn update(&self, path: &str, change: impl FnOnce(Option<Insight>) -> Option<Insight>) -> Result<()> {
+        self.change(path, |bucket| match change(bucket.get(path).map(Known::to_insight)) {
+            Some(insight) => bucket.insert(path, &insight),
+            None => bucket.remove(path),
+        })
+    }
+
+    /// Has `change`, which says whether it has changed anything, at the bucket that `path` belongs to.
+    fn change(&self, path: &str, change: impl FnOnce(&mut Bucket) -> bool) -> Result<()> {
         let n = self.bucket_of(path);
         let mut slot = self.write(n)?;
-        let Slot::Loaded { bucket, hash } = &mut *slot else {
+        let Slot::Loaded { bucket, derived } = &mut *slot else {
             return Err(not_loaded(n));
         };
-        let known = bucket.get(path);
-        let wanted = change(known.cloned());
-        if wanted.as_ref() != known {
-            *hash = OnceLock::new();
-            match wanted {
-                Some(insight) => bucket.insert(path, insight),
-                None => bucket.remove(path),
-            };
+        if change(bucket) {
+            *derived = Derived::default();
         }
         Ok(())
     }
@@ -167,14 +195,20 @@ impl SyncInfo {
     /// The number of paths in the loaded buckets, by type; types without a path are left out.
     pub fn counts(&self) -> BTreeMap<SecretType, u64> {
         let mut counts = BTreeMap::new();
-        self.for_each(|_, insight| *counts.entry(insight.secret_type).or_default() += 1);
+        for slot in &self.slots {
+            for (secret_type, count) in SecretType::ALL.into_iter().zip(read(slot).counts()) {
+                if count > 0 {
+                    *counts.entry(secret_type).or_default() += count;
+                }
+            }
+        }
         counts
     }
 
     /// Shows every path of the loaded buckets, bucket by bucket, each of which is locked against changes
     /// meanwhile, so `look` must not use this sync info.
-    pub fn for_each(&self, mut look: impl FnMut(&str, &Insight)) {
-        self.loaded(|bucket| bucket.iter().for_each(|(path, insight)| look(path, insight)))
+    pub fn for_each(&self, mut look: impl FnMut(&str, Known)) {
+        self.loaded(|bucket| bucket.iter().for_each(|(path, known)| look(path, known)))
             .for_each(drop);
     }
 
@@ -221,7 +255,7 @@ impl SyncInfo {
             self.with_bucket(n, |bucket| {
                 bucket
                     .iter()
-                    .try_for_each(|(path, insight)| info.put(path, insight.clone()))
+                    .try_for_each(|(path, known)| info.change(path, |bucket| bucket.insert_known(path, known)))
             })??;
         }
         Ok(info)
@@ -307,7 +341,7 @@ mod tests {
         assert_eq!(info.remove("a").unwrap(), Some(insight(3)));
         assert_eq!((info.remove("a").unwrap(), info.paths()), (None, 1));
         let mut seen = Vec::new();
-        info.for_each(|path, insight| seen.push((path.to_owned(), insight.version)));
+        info.for_each(|path, known| seen.push((path.to_owned(), known.version())));
         assert_eq!(seen, [("b".to_owned(), 1)]);
         assert_eq!(SyncInfo::empty(0).count(), 1);
     }
@@ -485,8 +519,8 @@ mod tests {
         #[test]
         fn any_paths_survive_another_number_of_buckets(bucket in samples::bucket(), count in 1..30u16) {
             let info = SyncInfo::empty(1);
-            for (path, insight) in bucket.iter() {
-                info.put(path, insight.clone()).unwrap();
+            for (path, known) in bucket.iter() {
+                info.put(path, known.to_insight()).unwrap();
             }
             let back = info.rebucket(count).unwrap().rebucket(1).unwrap();
             prop_assert_eq!(back.bucket_bytes(0).unwrap(), bucket.to_bytes());

@@ -1,5 +1,7 @@
 //! Arbitrary insights and buckets for the property tests.
 
+use std::collections::BTreeMap;
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
@@ -17,7 +19,7 @@ pub(super) fn path() -> impl Strategy<Value = String> {
 /// Any insight, some with orphans or foreign versions.
 pub(super) fn insight() -> impl Strategy<Value = Insight> {
     let orphans = prop_oneof![4 => Just(Vec::new()), 1 => vec(path(), 0..3)];
-    let time = prop_oneof!["20[0-9]{2}-0[1-9]-1[0-9]T23:41:52\\.[0-9]{1,9}Z", any::<String>()];
+    let time = prop_oneof![3 => "20[0-9]{2}-0[1-9]-1[0-9]T23:41:52(\\.[0-9]{1,9})?Z", 1 => any::<String>()];
     let fingerprint = prop::option::weighted(0.3, any::<[u8; 4]>());
     let secret_type = prop::sample::select(&SecretType::ALL[..]);
     let foreign = prop_oneof![4 => Just(0), 1 => any::<u32>()];
@@ -37,7 +39,12 @@ pub(super) fn common_insight() -> impl Strategy<Value = Insight> {
     (0..3u64, "[tu]").prop_map(|(version, time)| Insight::new(version, time, SecretType::KvV2))
 }
 
+/// Entries of any bucket.
+pub(super) fn entries() -> impl Strategy<Value = BTreeMap<String, Insight>> {
+    btree_map(path(), insight(), 0..12)
+}
+
 /// Any bucket.
 pub(super) fn bucket() -> impl Strategy<Value = Bucket> {
-    btree_map(path(), insight(), 0..12).prop_map(|entries| entries.into_iter().collect())
+    entries().prop_map(|entries| entries.into_iter().collect())
 }
