@@ -69,17 +69,10 @@ struct Part {
     folder: Arc<str>,
     /// The names behind this one ...
     after: String,
-    /// ... up to this one; to the end, if there is none.
-    until: Option<String>,
+    /// ... up to this one. What comes behind the last part is the next cycle's.
+    until: String,
     /// How many there were a moment ago.
     names: usize,
-}
-
-impl Part {
-    /// Whether a name behind `after` is one of its own.
-    fn holds(&self, name: &str) -> bool {
-        self.until.as_deref().is_none_or(|until| name <= until)
-    }
 }
 
 /// One cycle's work.
@@ -196,17 +189,13 @@ impl Collection<'_> {
         let mut after = after.to_string();
         let mut parts: Vec<Part> = Vec::new();
         for chunk in names.chunks(size) {
-            let until = chunk.last().cloned();
-            let next = until.clone().unwrap_or_default();
+            let until = chunk.last().cloned().unwrap_or_default();
             parts.push(Part {
                 folder: folder.clone(),
-                after: std::mem::replace(&mut after, next),
+                after: std::mem::replace(&mut after, until.clone()),
                 until,
                 names: chunk.len(),
             });
-        }
-        if let Some(last) = parts.last_mut() {
-            last.until = None;
         }
         parts
             .into_iter()
@@ -219,36 +208,34 @@ impl Collection<'_> {
         let data_path = &self.data_paths[number];
         let mut all = Listed::default();
         let mut after = part.after.clone();
-        // One more than there were: fewer than asked for means that these were the last.
-        let limit = part.names + 1;
-        loop {
-            let page = Page { after: &after, limit };
+        // A page may be shorter than that and not the last: of names that a policy hides nothing is seen, but they count.
+        while after < part.until {
+            let page = Page {
+                after: &after,
+                limit: part.names,
+            };
             let session = self.vault.within(self.run.scope);
             let survey = match data_path.engine.survey(session, &part.folder, page) {
                 Err(error) if reach(error.kind()) > Level::Warn => {
                     self.run.end(error);
                     return all;
                 }
-                Ok(Some(survey)) if survey.names > 0 || after != part.after => survey,
+                Ok(Some(survey)) if survey.names > 0 => survey,
                 _ => {
                     all.extend(self.list_part(number, part, &after));
                     return all;
                 }
             };
-            let is_last = survey.names < limit;
-            let last = survey.last.to_string();
-            all.extend(self.take(number, &part.folder, survey, |name| part.holds(name)));
-            if is_last || part.until.as_ref().is_some_and(|until| last >= *until) {
-                return all;
-            }
-            after = last;
+            after = survey.last.to_string();
+            all.extend(self.take(number, &part.folder, survey, |name| *name <= *part.until));
         }
+        all
     }
 
     /// What is in the part behind `after`, by a plain listing: there is no survey of it, or one that shows nothing.
     fn list_part(&self, number: usize, part: &Part, after: &str) -> Listed<Job> {
         let mut names = self.names(number, &part.folder);
-        names.retain(|name| &**name > after && part.holds(name));
+        names.retain(|name| **name > *after && *name <= part.until);
         self.look_into(number, &part.folder, names)
     }
 
