@@ -4,8 +4,8 @@
 //! out by asking. What comes of it is never less than what a plain listing says: an answer that shows nothing is held against
 //! one, since a server (or what stands before it) may say so of every path that it does not know.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::unbounded;
 
@@ -15,37 +15,41 @@ use super::report::Tally;
 use super::workers::{self, Queue};
 use super::{Run, reach};
 use crate::config::{Listing, OriginSettings};
-use crate::engine::{DataPath, Page, Presence, Survey};
+use crate::engine::{DataPath, Presence, Survey};
 use crate::error::{Error, Level, Result};
 use crate::sync_info::SyncInfo;
 use crate::vault::Vault;
 
-/// How many names are asked for at first: more than most folders have.
-const FIRST_PAGE: usize = 1000;
-/// Into so many parts a larger folder is divided, if they are not too small or too large for that: the server looks at all
-/// names of the folder for each of them.
-const PARTS: usize = 24;
-/// The least and the most names of such a part.
-const PART: std::ops::RangeInclusive<usize> = 1000..=20_000;
-
-/// Data paths whose server has no listings with metadata, or not for this token; kept from cycle to cycle, so that it is
-/// asked, and told, once.
+/// Which data paths have listings with metadata, as far as it is known; kept from cycle to cycle, so that it is asked, and told,
+/// once.
 #[derive(Default)]
-pub struct Surveyed(Mutex<BTreeSet<String>>);
+pub struct Surveyed(Mutex<BTreeMap<String, bool>>);
 
 impl Surveyed {
     fn key(data_path: &DataPath) -> String {
         format!("{} {}", data_path.configured, data_path.mount.uuid)
     }
 
-    fn is_plain(&self, data_path: &DataPath) -> bool {
-        let plain = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        plain.contains(&Surveyed::key(data_path))
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_plain(&self, data_path: &DataPath) -> bool {
+        self.known().get(&Surveyed::key(data_path)) == Some(&false)
+    }
+
+    fn set_told(&self, data_path: &DataPath) {
+        self.known().entry(Surveyed::key(data_path)).or_insert(true);
+    }
+
+    /// A data path that had them before will have them again.
     fn set_plain(&self, data_path: &DataPath, why: &str) {
-        let mut plain = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if plain.insert(Surveyed::key(data_path)) {
+        let mut is_news = false;
+        self.known().entry(Surveyed::key(data_path)).or_insert_with(|| {
+            is_news = true;
+            false
+        });
+        if is_news {
             log::info!(
                 "data path {}: no listings with metadata ({why}); each secret's metadata is read by itself",
                 data_path.configured
@@ -58,21 +62,8 @@ impl Surveyed {
 enum Job {
     /// List a folder.
     List(usize, String),
-    /// Survey part of a folder.
-    Part(usize, Arc<Part>),
     /// Find out about a path.
     Look(usize, String),
-}
-
-/// Part of a large folder.
-struct Part {
-    folder: Arc<str>,
-    /// The names behind this one ...
-    after: String,
-    /// ... up to this one. What comes behind the last part is the next cycle's.
-    until: String,
-    /// How many there were a moment ago.
-    names: usize,
 }
 
 /// One cycle's work.
@@ -103,7 +94,6 @@ impl Collection<'_> {
         // Nobody takes what was found only if the cycle has ended.
         workers::run(self.run, self.settings.num_workers, feed, |job| match job {
             Job::List(number, folder) => _ = found.send(self.list(number, &folder)),
-            Job::Part(number, part) => _ = found.send(self.survey_part(number, &part)),
             Job::Look(number, path) => self.look(&self.data_paths[number], &path),
         });
     }
@@ -114,21 +104,12 @@ impl Collection<'_> {
         if is_plain {
             return self.list_plain(number, folder, None);
         }
-        let page = Page {
-            after: "",
-            limit: FIRST_PAGE,
-        };
-        match data_path.engine.survey(self.vault.within(self.run.scope), folder, page) {
+        match data_path.engine.survey(self.vault.within(self.run.scope), folder) {
             Ok(None) => self.list_plain(number, folder, None),
             Ok(Some(survey)) if survey.names == 0 => self.list_plain(number, folder, Some("they show nothing")),
             Ok(Some(survey)) => {
-                let parts = match survey.names >= FIRST_PAGE {
-                    true => self.parts(number, folder, &survey.last),
-                    false => Vec::new(),
-                };
-                let mut listed = self.take(number, folder, survey, |_| true);
-                listed.listings.extend(parts);
-                listed
+                self.surveyed.set_told(data_path);
+                self.take(number, folder, survey)
             }
             Err(error) => self.list_instead(number, folder, error),
         }
@@ -140,7 +121,9 @@ impl Collection<'_> {
             self.run.end(error);
             return Listed::default();
         }
-        self.list_plain(number, folder, Some(&error.to_string()))
+        let why = error.to_string();
+        log::debug!("{why}; each secret's metadata there is read by itself");
+        self.list_plain(number, folder, Some(&why))
     }
 
     /// What is in the folder by a plain listing. If a survey did `not` show it, for that reason, and it is the data path's own
@@ -178,81 +161,20 @@ impl Collection<'_> {
         listed
     }
 
-    /// The parts of a folder that is too large for the first page, which ended with `after`. Names are a small part of what
-    /// a survey says, so all are asked for at once to divide them.
-    fn parts(&self, number: usize, folder: &str, after: &str) -> Vec<Job> {
-        let mut names = self.names(number, folder);
-        names.retain(|name| &**name > after);
-        names.sort();
-        let size = names.len().div_ceil(PARTS).clamp(*PART.start(), *PART.end());
-        let folder: Arc<str> = folder.into();
-        let mut after = after.to_string();
-        let mut parts: Vec<Part> = Vec::new();
-        for chunk in names.chunks(size) {
-            let until = chunk.last().cloned().unwrap_or_default();
-            parts.push(Part {
-                folder: folder.clone(),
-                after: std::mem::replace(&mut after, until.clone()),
-                until,
-                names: chunk.len(),
-            });
-        }
-        parts
-            .into_iter()
-            .map(|part| Job::Part(number, Arc::new(part)))
-            .collect()
-    }
-
-    /// Surveys a part of a folder, whatever has come or gone in it meanwhile.
-    fn survey_part(&self, number: usize, part: &Part) -> Listed<Job> {
-        let data_path = &self.data_paths[number];
-        let mut all = Listed::default();
-        let mut after = part.after.clone();
-        // A page may be shorter than that and not the last: of names that a policy hides nothing is seen, but they count.
-        while after < part.until {
-            let page = Page {
-                after: &after,
-                limit: part.names,
-            };
-            let session = self.vault.within(self.run.scope);
-            let survey = match data_path.engine.survey(session, &part.folder, page) {
-                Err(error) if reach(error.kind()) > Level::Warn => {
-                    self.run.end(error);
-                    return all;
-                }
-                Ok(Some(survey)) if survey.names > 0 => survey,
-                _ => {
-                    all.extend(self.list_part(number, part, &after));
-                    return all;
-                }
-            };
-            after = survey.last.to_string();
-            all.extend(self.take(number, &part.folder, survey, |name| *name <= *part.until));
-        }
-        all
-    }
-
-    /// What is in the part behind `after`, by a plain listing: there is no survey of it, or one that shows nothing.
-    fn list_part(&self, number: usize, part: &Part, after: &str) -> Listed<Job> {
-        let mut names = self.names(number, &part.folder);
-        names.retain(|name| **name > *after && *name <= part.until);
-        self.look_into(number, &part.folder, names)
-    }
-
-    /// Puts what a survey tells of the names that are wanted; what it does not tell of them is still to be done.
-    fn take(&self, number: usize, folder: &str, survey: Survey, is_ours: impl Fn(&str) -> bool) -> Listed<Job> {
+    /// Puts what a survey tells; what it does not tell is still to be done.
+    fn take(&self, number: usize, folder: &str, survey: Survey) -> Listed<Job> {
         let data_path = &self.data_paths[number];
         let mut listed = Listed::default();
-        for (name, presence) in survey.secrets.into_iter().filter(|(name, _)| is_ours(name)) {
+        for (name, presence) in survey.secrets {
             let path = data_path.path_of(folder, &name);
             if self.settings.filter.allows(&path) {
                 self.put(&path, Ok(presence));
             }
         }
-        for name in survey.untold.iter().filter(|name| is_ours(name)) {
+        for name in &survey.untold {
             self.look_later(number, folder, name, &mut listed);
         }
-        let folders = survey.folders.iter().filter(|name| is_ours(name));
+        let folders = survey.folders.iter();
         listed
             .listings
             .extend(folders.map(|name| Job::List(number, format!("{folder}{name}"))));

@@ -19,14 +19,6 @@ pub struct Listed<J> {
     pub paths: Vec<J>,
 }
 
-impl<J> Listed<J> {
-    /// Adds what another one brings.
-    pub fn extend(&mut self, other: Listed<J>) {
-        self.listings.extend(other.listings);
-        self.paths.extend(other.paths);
-    }
-}
-
 impl<J> Default for Listed<J> {
     fn default() -> Listed<J> {
         Listed {
@@ -46,7 +38,8 @@ struct Pending<J> {
 impl<J> Pending<J> {
     fn take(&mut self, listed: Listed<J>) {
         self.listing -= 1;
-        self.waiting.extend(listed);
+        self.waiting.listings.extend(listed.listings);
+        self.waiting.paths.extend(listed.paths);
     }
 
     /// A listing, if it is a listing's turn.

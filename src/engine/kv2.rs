@@ -15,9 +15,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::numbers::is_rounded;
-use super::{Engine, Expected, Fetched, Page, Part, Presence, Right, Secret, Stored, Survey, list_right, right};
+use super::{Engine, Expected, Fetched, Part, Presence, Right, Secret, Stored, Survey, list_right, right};
 use crate::error::{Context, Kind, Result, fail};
-use crate::http::{Reply, encode_path};
+use crate::http::Reply;
 use crate::sync_info::{Insight, SecretType, Versions};
 use crate::vault::{Found, Session, data};
 use history::Past;
@@ -183,13 +183,11 @@ impl Engine for Kv2 {
         session.list(&path).context(|| format!("list {path}"))
     }
 
-    fn survey(&self, session: Session, folder: &str, page: Page) -> Result<Option<Survey>> {
+    /// All names at once: of a page that is short nobody could say whether it is the last, since a policy may hide names after
+    /// they were counted (`list_scan_response_keys_filter_path`). A policy that allows pages only refuses this.
+    fn survey(&self, session: Session, folder: &str) -> Result<Option<Survey>> {
         let path = format!("{}detailed-metadata/{folder}", self.mount);
-        let query = match page.after {
-            "" => format!("?limit={}", page.limit),
-            after => format!("?limit={}&after={}", page.limit, encode_path(after)),
-        };
-        let survey = session.listing(&path, &query, |reply, body| survey::read(reply, page.after, body));
+        let survey = session.listing(&path, "?limit=-1", |reply, body| survey::read(reply, body));
         survey
             .context(|| format!("list {path}"))
             .map(Option::unwrap_or_default)

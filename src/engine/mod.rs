@@ -18,7 +18,7 @@ use crate::sync_info::{Insight, SecretType, Versions};
 use crate::vault::{Mount, Session};
 
 pub use fingerprint::FingerprintKey;
-pub use survey::{Page, Survey};
+pub use survey::Survey;
 
 /// One mounted engine. Paths are absolute, as Vault's API spells them; folders are relative to the mount and end
 /// with `/`, but for the mount's own, which is empty.
@@ -36,13 +36,13 @@ pub trait Engine: Send + Sync {
     /// Anything but a clear answer: an incomplete listing never looks like a short one.
     fn list(&self, session: Session, folder: &str) -> Result<Vec<String>>;
 
-    /// As [`list`](Engine::list) and [`insight`](Engine::insight) for part of a folder in one request, where the server can
+    /// As [`list`](Engine::list) and [`insight`](Engine::insight) for all that is in a folder in one request, where the server can
     /// do that; `None` where no server can. A missing folder looks empty, and so may any to a server that knows no such
     /// request.
     ///
     /// # Errors
     /// Anything but a clear answer: [`list`](Engine::list) may have one all the same.
-    fn survey(&self, _session: Session, _folder: &str, _page: Page) -> Result<Option<Survey>> {
+    fn survey(&self, _session: Session, _folder: &str) -> Result<Option<Survey>> {
         Ok(None)
     }
 

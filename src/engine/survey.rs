@@ -2,16 +2,7 @@
 
 use super::Presence;
 
-/// Which part of a folder is asked for: names in bytewise order.
-#[derive(Clone, Copy, Debug)]
-pub struct Page<'a> {
-    /// The names behind this one; empty: from the first one on.
-    pub after: &'a str,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// What an engine tells of a part of a folder.
+/// What an engine tells of a folder.
 #[derive(Default)]
 pub struct Survey {
     /// The secrets with what is known of them, in order.
@@ -20,8 +11,6 @@ pub struct Survey {
     pub untold: Vec<Box<str>>,
     /// The folders inside, with a final `/`.
     pub folders: Vec<Box<str>>,
-    /// The last name of all.
-    pub last: Box<str>,
     /// How many names there were, those of folders too.
     pub names: usize,
 }

@@ -4,7 +4,7 @@
 //! whoever has read some of it must not use that.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ureq::Error;
 
@@ -43,6 +43,8 @@ enum Next {
 pub(super) struct Body<'a> {
     connection: &'a mut Connection,
     until: Instant,
+    /// How long each next part of it may take, where that is what is limited.
+    patience: Option<Duration>,
     next: Next,
     /// How many more bytes are taken.
     limit: u64,
@@ -69,10 +71,19 @@ impl<'a> Body<'a> {
         Ok(Body {
             connection,
             until,
+            patience: None,
             next,
             limit,
             failure: None,
         })
+    }
+
+    /// Lets it take as long as it likes, as long as something comes within `patience`: a large one takes its time.
+    pub(super) fn with_patience(self, patience: Duration) -> Body<'a> {
+        Body {
+            patience: Some(patience),
+            ..self
+        }
     }
 
     /// Reads the rest of it.
@@ -123,7 +134,8 @@ impl<'a> Body<'a> {
                     if received > 0 {
                         return Ok(received);
                     }
-                    if !self.connection.receive(self.until)? {
+                    let until = self.until();
+                    if !self.connection.receive(until)? {
                         self.next = Next::End;
                     }
                 }
@@ -186,7 +198,12 @@ impl<'a> Body<'a> {
     }
 
     fn more(&mut self) -> Result<(), Failure> {
-        more(self.connection, self.until)
+        let until = self.until();
+        more(self.connection, until)
+    }
+
+    fn until(&self) -> Instant {
+        self.patience.map_or(self.until, |patience| Instant::now() + patience)
     }
 }
 

@@ -4,7 +4,7 @@
 //! since a connection on which two parties disagree about that gives one secret's answer to another's request.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ureq::Error;
 
@@ -39,8 +39,12 @@ pub(super) struct Message<'a> {
     /// Request line and headers, with the empty line.
     pub head: &'a [u8],
     pub body: &'a [u8],
-    /// The largest body of an answer that is read, in bytes.
+    /// The largest body of an answer that is read into memory, in bytes.
     pub limit: u64,
+    /// The largest body that is read as it comes, in bytes.
+    pub take_limit: u64,
+    /// How long each part of such a body may take.
+    pub patience: Duration,
     /// Whether it may arrive twice: a read.
     pub is_repeatable: bool,
 }
@@ -90,11 +94,12 @@ fn exchange_on(
         head: bytes,
         body: Vec::new(),
     };
-    let mut body = Body::new(connection, until, head.framing, message.limit)?;
     let Some(take) = take.filter(|_| head.status == 200) else {
-        reply.body = body.read_all()?;
+        reply.body = Body::new(connection, until, head.framing, message.limit)?.read_all()?;
         return Ok((head.stays_open, reply));
     };
+    let body = Body::new(connection, until, head.framing, message.take_limit)?;
+    let mut body = body.with_patience(message.patience);
     let taken = take(&reply, &mut body);
     if let Some(failure) = body.failure.take() {
         return Err(failure);
@@ -202,8 +207,6 @@ impl From<Error> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::super::body::LINE_LIMIT;
@@ -226,6 +229,8 @@ mod tests {
             head: b"GET / HTTP/1.1\r\n\r\n",
             body: b"",
             limit: LIMIT,
+            take_limit: LIMIT,
+            patience: Duration::from_secs(60),
             is_repeatable: false,
         };
         let answer = exchange(&connections, &message, Instant::now() + Duration::from_secs(60), take);
@@ -445,6 +450,8 @@ mod tests {
             head: b"GET / HTTP/1.1\r\n\r\n",
             body: b"",
             limit: LIMIT,
+            take_limit: LIMIT,
+            patience: Duration::from_secs(60),
             is_repeatable: true,
         };
         for is_taken in [false, true, true, false] {

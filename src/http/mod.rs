@@ -45,6 +45,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Buffer of one connection for what comes and for what goes, in bytes; an answer's head must fit into it.
 const BUFFER: usize = 16 * 1024;
+/// The largest body that is read as it comes, in bytes: the metadata of ten million secrets.
+const TAKE_LIMIT: u64 = 4 << 30;
 /// The longest target: names of 16,000 bytes, which raft takes, are three times as long when encoded.
 const TARGET_LIMIT: usize = 60 * 1024;
 
@@ -250,9 +252,11 @@ impl Http {
             head: &head,
             body: request.body.unwrap_or_default(),
             limit: request.limit,
+            take_limit: TAKE_LIMIT,
+            patience: self.limit(scope, writes),
             is_repeatable: !writes,
         };
-        let until = Instant::now() + self.limit(scope, writes);
+        let until = Instant::now() + message.patience;
         exchange(&connections, &message, until, take).map_err(|failure| {
             connections.forget_addresses();
             match scope.done() {

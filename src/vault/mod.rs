@@ -35,8 +35,6 @@ pub use wrapped::Unwrapped;
 
 /// The largest answer that is read into memory, in bytes: twice what a server takes as a request by default.
 const ANSWER_LIMIT: u64 = 64 << 20;
-/// The largest answer that is read as it comes, in bytes: the metadata of some ten million secrets.
-const STREAM_LIMIT: u64 = 4 << 30;
 
 /// How to reach one Vault and how to log in to it.
 #[derive(Clone, Debug)]
@@ -282,7 +280,7 @@ impl Session<'_> {
             target,
             headers: &headers[..count],
             body,
-            limit: if take.is_some() { STREAM_LIMIT } else { ANSWER_LIMIT },
+            limit: ANSWER_LIMIT,
             retry: true,
         };
         self.http.send_taking(self.scope, &request, take)

@@ -15,15 +15,11 @@ use super::metadata;
 use crate::engine::{Presence, Survey};
 use crate::http::Reply;
 
-/// Reads an answer, which `reply` is the head of, to a request for the names behind `after`. Where those are not in order,
-/// or begin before, nobody could say where they end.
-pub fn read(reply: &Reply, after: &str, body: impl Read) -> serde_json::Result<Survey> {
+/// Reads an answer, which `reply` is the head of.
+pub fn read(reply: &Reply, body: impl Read) -> serde_json::Result<Survey> {
     let mut json = serde_json::Deserializer::from_reader(body);
     let listed = Answer(reply).deserialize(&mut json)?;
     json.end()?;
-    if !listed.is_behind(after) {
-        return Err(serde::de::Error::custom("names out of order"));
-    }
     Ok(listed.survey())
 }
 
@@ -35,18 +31,12 @@ struct Listed {
 }
 
 impl Listed {
-    fn is_behind(&self, after: &str) -> bool {
-        let names = self.names.as_deref().unwrap_or_default();
-        names.first().is_none_or(|first| **first > *after) && names.is_sorted_by(|one, next| one < next)
-    }
-
     /// The names are what counts: what is told of others is nothing.
     fn survey(mut self) -> Survey {
         let names = self.names.unwrap_or_default();
         self.told.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut survey = Survey {
             names: names.len(),
-            last: names.last().cloned().unwrap_or_default(),
             secrets: Vec::with_capacity(self.told.len()),
             ..Survey::default()
         };
@@ -178,7 +168,7 @@ mod tests {
 
     fn surveyed(body: &Value) -> serde_json::Result<Survey> {
         let date = [("date", "Sat, 21 Nov 2026 10:00:05 GMT")];
-        read(&Reply::new(200, Vec::new(), &date), "", body.to_string().as_bytes())
+        read(&Reply::new(200, Vec::new(), &date), body.to_string().as_bytes())
     }
 
     fn metadata(version: u64, deletion_time: &str) -> Value {
@@ -207,24 +197,7 @@ mod tests {
         assert_eq!(told, ["a 1", "b Deleted", "c 3"]);
         assert_eq!(survey.untold, ["broken".into(), "untold".into()]);
         assert_eq!(survey.folders, ["a/".into()]);
-        assert_eq!((survey.names, &*survey.last), (6, "untold"));
-    }
-
-    #[test]
-    fn names_go_on_behind_the_last_page_and_in_order() {
-        let page = |names: &[&str], after: &str| {
-            let body = json!({"data": {"keys": names, "key_info": {}}}).to_string();
-            read(&Reply::new(200, Vec::new(), &[]), after, body.as_bytes()).is_ok()
-        };
-        assert!(page(&["a", "a/", "b"], "") && page(&["a/", "b"], "a") && page(&[], "z"));
-        for (names, after) in [
-            (&["a", "b"], "a"),
-            (&["b", "a"], ""),
-            (&["a", "a"], ""),
-            (&["a/", "a"], ""),
-        ] {
-            assert!(!page(names, after), "{names:?} after {after:?}");
-        }
+        assert_eq!(survey.names, 6);
     }
 
     #[test]
@@ -247,7 +220,7 @@ mod tests {
         fn no_secret_is_made_up(body in mutated(&[
             r#"{"data":{"key_info":{"alpha":{"current_version":1,"updated_time":"2026-11-21T10:00:00Z","versions":{"1":{"deletion_time":"","destroyed":false}}},"beta/":{}},"keys":["alpha","beta/"]}}"#,
         ])) {
-            if let Ok(survey) = read(&Reply::new(200, Vec::new(), &[]), "", &body[..]) {
+            if let Ok(survey) = read(&Reply::new(200, Vec::new(), &[]), &body[..]) {
                 prop_assert_eq!(survey.secrets.len() + survey.untold.len() + survey.folders.len(), survey.names);
                 for (_, presence) in &survey.secrets {
                     prop_assert!(!matches!(presence, Presence::Absent));
