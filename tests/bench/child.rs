@@ -22,9 +22,6 @@ pub const MEASURE: &str = "--measure-child";
 /// The name of the file in vsync's folder.
 const USAGE: &str = "usage.json";
 
-/// The longest that any run may take.
-const LIMIT: Duration = Duration::from_secs(600);
-
 /// What a run took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
@@ -60,13 +57,13 @@ pub fn cpu(usage: &resource::Usage) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or_default())
 }
 
-/// Runs `vsync <arguments>` and measures it.
-pub fn run(vsync: &Vsync, binary: &Path, arguments: &[&str]) -> (Output, Usage) {
+/// Runs `vsync <arguments>` and measures it. It may take as long as `limit`.
+pub fn run(vsync: &Vsync, binary: &Path, arguments: &[&str], limit: Duration) -> (Output, Usage) {
     let parent = std::env::current_exe().expect("this program knows where it is");
     let binary = binary.to_str().expect("a path in UTF-8");
     let mut words = vec![MEASURE, USAGE, binary];
     words.extend_from_slice(arguments);
-    let output = vsync.args(words).binary(&parent).limit(LIMIT).run();
+    let output = vsync.args(words).binary(&parent).limit(limit).run();
     let written = std::fs::read(vsync.folder().join(USAGE)).expect("the child was measured");
     let written: Value = serde_json::from_slice(&written).expect("the usage is JSON");
     let of = |name: &str| written[name].as_u64().expect("a number");

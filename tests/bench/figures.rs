@@ -11,7 +11,7 @@ use crate::raw::Took;
 /// A sample in which other programs took more of the CPU than this says little.
 pub const MOST_OTHERS: f64 = 0.1;
 
-/// A line of the table.
+/// A line of the table. Where nothing else is said the origin's listings carry metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
     OriginFirst,
@@ -20,18 +20,35 @@ pub enum Line {
     DestinationUnchanged,
     OriginChanged,
     DestinationChanged,
+    PlainFirst,
+    PlainUnchanged,
     Verify,
 }
 
 impl Line {
-    pub const ALL: [Line; 7] = [
+    pub const ALL: [Line; 9] = [
         Line::OriginFirst,
         Line::DestinationFirst,
         Line::OriginUnchanged,
         Line::DestinationUnchanged,
         Line::OriginChanged,
         Line::DestinationChanged,
+        Line::PlainFirst,
+        Line::PlainUnchanged,
         Line::Verify,
+    ];
+
+    /// Cycles of the origin whose listings carry metadata.
+    pub const AUTO: [Line; 3] = [Line::OriginFirst, Line::OriginUnchanged, Line::OriginChanged];
+
+    /// Cycles of the origin whose listings don't.
+    pub const PLAIN: [Line; 2] = [Line::PlainFirst, Line::PlainUnchanged];
+
+    /// Cycles of the destination.
+    pub const DESTINATION: [Line; 3] = [
+        Line::DestinationFirst,
+        Line::DestinationUnchanged,
+        Line::DestinationChanged,
     ];
 
     pub fn name(self) -> &'static str {
@@ -42,6 +59,8 @@ impl Line {
             Line::DestinationUnchanged => "destination, no changes",
             Line::OriginChanged => "origin, 1 % changed",
             Line::DestinationChanged => "destination, 1 % changed",
+            Line::PlainFirst => "origin, `listing: plain`, first",
+            Line::PlainUnchanged => "origin, `listing: plain`, no changes",
             Line::Verify => "verify",
         }
     }
@@ -59,7 +78,7 @@ pub struct Asked {
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// What the least takes, where anything must be asked at all.
-    pub ceiling: Option<Took>,
+    pub floor: Option<Took>,
     /// What the cycle took by its own account.
     pub cycle: Duration,
     /// What the whole process took.
@@ -79,14 +98,18 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// The ceiling's time as a share of the cycle's.
-    pub fn ratio(&self) -> Option<f64> {
-        Some(self.ceiling?.wall.as_secs_f64() / self.cycle.as_secs_f64().max(0.001))
+    /// The cycle's time as a multiple of the floor's.
+    pub fn times_floor(&self) -> Option<f64> {
+        Some(self.cycle.as_secs_f64().max(0.001) / self.floor?.wall.as_secs_f64())
     }
 
-    /// As [`Sample::ratio`], of the whole process.
-    pub fn process_ratio(&self) -> Option<f64> {
-        Some(self.ceiling?.wall.as_secs_f64() / self.usage.wall.as_secs_f64())
+    /// As [`Sample::times_floor`], of the whole process.
+    pub fn process_times_floor(&self) -> Option<f64> {
+        Some(self.usage.wall.as_secs_f64() / self.floor?.wall.as_secs_f64())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.others <= MOST_OTHERS
     }
 }
 
@@ -115,9 +138,8 @@ impl Figures {
 
     /// The samples of a line that count: those that other programs hardly disturbed, or all if there are none.
     pub fn of(&self, line: Line) -> impl Iterator<Item = &Sample> {
-        let is_quiet = |sample: &Sample| sample.others <= MOST_OTHERS;
-        let has_quiet = self.all(line).any(is_quiet);
-        self.all(line).filter(move |sample| !has_quiet || is_quiet(sample))
+        let has_quiet = self.all(line).any(Sample::is_quiet);
+        self.all(line).filter(move |sample| !has_quiet || sample.is_quiet())
     }
 
     /// Every sample of a line.
@@ -130,20 +152,31 @@ impl Figures {
         median(self.of(line).map(figure).collect())
     }
 
-    /// Median, least and most of the ratios; `None` for a line without a ceiling.
+    /// Median, least and most of the ratios; `None` for a line without a floor.
     pub fn ratio(&self, line: Line, ratio: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
-        let ratios: Vec<f64> = self.of(line).filter_map(ratio).collect();
-        (!ratios.is_empty()).then(|| Spread {
-            least: ratios.iter().copied().fold(f64::INFINITY, f64::min),
-            most: ratios.iter().copied().fold(0.0, f64::max),
-            median: median(ratios),
-        })
+        Spread::of(self.of(line).filter_map(ratio).collect())
     }
 
-    /// The most of all runs and lines, in bytes.
-    pub fn peak_memory(&self) -> u64 {
-        self.samples
-            .iter()
+    /// The time of the two first cycles as a multiple of their floors', run by run.
+    pub fn first_sync(&self) -> Option<Spread> {
+        let runs = self.all(Line::OriginFirst).zip(self.all(Line::DestinationFirst));
+        let runs: Vec<[&Sample; 2]> = runs.map(|(origin, destination)| [origin, destination]).collect();
+        let is_quiet = |run: &[&Sample; 2]| run.iter().all(|sample| sample.is_quiet());
+        let has_quiet = runs.iter().any(is_quiet);
+        let counted = runs.iter().filter(|run| !has_quiet || is_quiet(run));
+        let ratio = |run: &[&Sample; 2]| {
+            let cycles: Duration = run.iter().map(|sample| sample.cycle).sum();
+            let floors = run.iter().map(|sample| Some(sample.floor?.wall));
+            let floors: Duration = floors.sum::<Option<_>>()?;
+            Some(cycles.as_secs_f64() / floors.as_secs_f64())
+        };
+        Spread::of(counted.filter_map(ratio).collect())
+    }
+
+    /// The most of all runs of these lines, in bytes.
+    pub fn peak_memory(&self, lines: &[Line]) -> u64 {
+        let samples = self.samples.iter().filter(|(line, _)| lines.contains(line));
+        samples
             .map(|(_, sample)| sample.usage.peak_memory)
             .max()
             .unwrap_or_default()
@@ -164,7 +197,18 @@ pub struct Spread {
     pub most: f64,
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
+impl Spread {
+    /// `None` of nothing.
+    pub fn of(figures: Vec<f64>) -> Option<Spread> {
+        (!figures.is_empty()).then(|| Spread {
+            least: figures.iter().copied().fold(f64::INFINITY, f64::min),
+            most: figures.iter().copied().fold(0.0, f64::max),
+            median: median(figures),
+        })
+    }
+}
+
+pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     match figures.len() {
         0 => 0.0,

@@ -4,10 +4,8 @@
 //! cycle began.
 
 use crate::arguments::{Arguments, Store};
-use crate::child;
 use crate::common::proxy::Proxy;
-use crate::common::vsync::Vsync;
-use crate::round::{MOUNT, Round};
+use crate::round::{Listing, MOUNT, Round};
 
 /// More would only take longer.
 const MOST_SECRETS: usize = 1000;
@@ -33,14 +31,17 @@ impl Quiet {
             .min(MOST_SECRETS);
         eprintln!("{secrets} secrets: what cycles without changes ask");
         let round = Round::start(arguments, Store::Folder, secrets);
-        let run = |role: &str| run(&round.vsync, arguments, role);
+        let run = |role: &str| {
+            let (output, _) = round.measured(&[role, "--once", "-o", "json"]);
+            output.expect_code(0);
+        };
         run("origin");
         run("destination");
         let (origin, destination) = (
             Proxy::start(&round.origin.address),
             Proxy::start(&round.destination.address),
         );
-        round.configure(&origin.address(), &destination.address(), "");
+        round.configure(&origin.address(), &destination.address(), Listing::Auto);
         run("origin");
         let reads = |proxy: &Proxy| proxy.count(format!("GET /v1/{MOUNT}data/"));
         let by_origin = reads(&origin);
@@ -52,9 +53,4 @@ impl Quiet {
             to_origin: origin.seen().len(),
         }
     }
-}
-
-fn run(vsync: &Vsync, arguments: &Arguments, role: &str) {
-    let (output, _) = child::run(vsync, &arguments.binary, &[role, "--once", "-o", "json"]);
-    output.expect_code(0);
 }

@@ -1,4 +1,4 @@
-//! The ceiling: the simplest loop that sends requests which are ready beforehand, over kept-alive connections.
+//! The floor: the simplest loop that sends requests which are ready beforehand, over kept-alive connections.
 //!
 //! No client can be faster on the same servers with as many connections, but for what it doesn't ask at all. Nothing
 //! of an answer is looked at but its status and its end. It also fills the servers.
@@ -44,7 +44,9 @@ pub fn send(servers: &[&str], workers: usize, tasks: &[Vec<Step>]) -> Took {
                     let mut connections: Vec<_> = servers.iter().map(|address| Connection::open(address)).collect();
                     ready.wait();
                     while let Some(steps) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        steps.iter().for_each(|step| connections[step.server].send(step));
+                        for step in steps {
+                            connections[step.server].send(step);
+                        }
                     }
                 })
             })
@@ -63,13 +65,30 @@ pub fn send(servers: &[&str], workers: usize, tasks: &[Vec<Step>]) -> Took {
     })
 }
 
-struct Connection {
+/// Sends `tasks` one after the other over one connection to each of `servers`, each of them not before `pace` has passed since
+/// the one before began, and tells how long each took.
+pub fn time_each(servers: &[&str], pace: Duration, tasks: &[Vec<Step>]) -> Vec<Duration> {
+    let mut connections: Vec<_> = servers.iter().map(|address| Connection::open(address)).collect();
+    let send = |steps: &Vec<Step>| {
+        let since = Instant::now();
+        for step in steps {
+            connections[step.server].send(step);
+        }
+        let took = since.elapsed();
+        std::thread::sleep(pace.saturating_sub(took));
+        took
+    };
+    tasks.iter().map(send).collect()
+}
+
+/// A kept-alive connection.
+pub struct Connection {
     stream: TcpStream,
     answer: Vec<u8>,
 }
 
 impl Connection {
-    fn open(address: &str) -> Connection {
+    pub fn open(address: &str) -> Connection {
         let authority = address.trim_start_matches("http://");
         let connect = || {
             let stream = TcpStream::connect(authority)?;
@@ -84,7 +103,8 @@ impl Connection {
         }
     }
 
-    fn send(&mut self, step: &Step) {
+    /// Sends a request; the answer, with its head.
+    pub fn send(&mut self, step: &Step) -> &[u8] {
         let status = self.exchange(&step.bytes).expect("the server answers");
         let expected = (200..300).contains(&status) || (status == 404 && step.may_be_absent);
         assert!(
@@ -93,6 +113,7 @@ impl Connection {
             String::from_utf8_lossy(&step.bytes),
             String::from_utf8_lossy(&self.answer)
         );
+        &self.answer
     }
 
     fn exchange(&mut self, request: &[u8]) -> io::Result<u16> {

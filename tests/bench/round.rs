@@ -1,7 +1,7 @@
 //! One run: fresh servers, and every line of the table once.
 //!
-//! vsync and the ceiling have mounts of their own with the same secrets, so that neither profits from what the other
-//! did. The ceiling is measured right before and right after vsync, and the mean counts: what slows the machine down
+//! vsync and the floor have mounts of their own with the same secrets, so that neither profits from what the other
+//! did: but with many secrets, where the floor is one of listings only. The floor is measured right before and right after vsync, and the mean counts: what slows the machine down
 //! or speeds it up in that time befalls both.
 
 use std::path::Path;
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::arguments::{Arguments, Store};
-use crate::child;
+use crate::arguments::{Arguments, LARGE, Store};
+use crate::child::{self, Usage};
 use crate::common::consul;
 use crate::common::vault_server::{self, VaultServer};
 use crate::common::vsync::{Output, Vsync, set, two_vaults, two_vaults_and_consul};
@@ -22,8 +22,16 @@ use crate::secrets::{DESTINATION, ORIGIN, Requests, Secrets};
 /// vsync's mount, of the same name at both ends, as it mostly is.
 pub const MOUNT: &str = "bench/";
 
-/// The ceiling's mounts: at the destination it needs another one for every time it writes.
-const CEILING: [&str; 2] = ["ceiling-1/", "ceiling-2/"];
+/// The floor's mounts: at the destination it needs another one for every time it writes.
+const FLOOR: [&str; 2] = ["floor-1/", "floor-2/"];
+
+/// At least so long a cycle may take.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// ... and so long for each secret, on a machine that is slow or busy.
+const TIMEOUT_A_SECRET: Duration = Duration::from_millis(5);
+
+/// So many secrets are written in one go, whose requests stand ready in memory.
+const AT_ONCE: usize = 50_000;
 
 /// Two servers with secrets at the origin, and a vsync configured to copy them.
 pub struct Round<'a> {
@@ -34,26 +42,62 @@ pub struct Round<'a> {
     secrets: Secrets,
     workers: usize,
     binary: &'a Path,
+    sync_path: String,
+}
+
+/// How the origin's role finds out what is there.
+#[derive(Clone, Copy)]
+pub enum Listing {
+    Auto,
+    Plain,
 }
 
 /// Measures every line once.
 pub fn run(arguments: &Arguments, store: Store, secrets: usize) -> Vec<(Line, Sample)> {
     let round = Round::start(arguments, store, secrets);
-    round.fill(CEILING[0], 1, &round.secrets.all());
     let (all, changed) = (round.secrets.all(), round.secrets.changed());
+    round.fill(FLOOR[0], 1, &all);
     let mut samples = vec![
-        round.origin_line(Line::OriginFirst),
+        round.origin_line(Line::OriginFirst, FLOOR[0]),
         round.destination_line(Line::DestinationFirst, &all, 1),
-        round.origin_line(Line::OriginUnchanged),
+        round.origin_line(Line::OriginUnchanged, FLOOR[0]),
         round.destination_line(Line::DestinationUnchanged, &[], 1),
+        round.plain_line(Line::PlainFirst),
+        round.plain_line(Line::PlainUnchanged),
     ];
-    for mount in [MOUNT, CEILING[0]] {
+    for mount in [MOUNT, FLOOR[0]] {
         round.fill(mount, 2, &changed);
     }
-    samples.push(round.origin_line(Line::OriginChanged));
+    samples.push(round.origin_line(Line::OriginChanged, FLOOR[0]));
     samples.push(round.destination_line(Line::DestinationChanged, &changed, 2));
     samples.push(round.verify_line(&all));
     samples
+}
+
+/// Measures what can be without a second set of secrets.
+pub fn run_large(arguments: &Arguments, store: Store, secrets: usize) -> Vec<(Line, Sample)> {
+    let round = Round::start(arguments, store, secrets);
+    let first = round.origin_line(Line::OriginFirst, MOUNT);
+    let copied = round.secrets.count as u64;
+    let destination = |copied: u64| {
+        let others = round.others();
+        let mut sample = round.cycle("destination");
+        sample.others = others.share();
+        sample.copied = copied;
+        sample.least = Asked {
+            origin: copied,
+            destination: copied,
+            consul: 0,
+        };
+        round.expect_copied(&sample);
+        sample
+    };
+    vec![
+        first,
+        (Line::DestinationFirst, destination(copied)),
+        round.origin_line(Line::OriginUnchanged, MOUNT),
+        (Line::DestinationUnchanged, destination(0)),
+    ]
 }
 
 impl<'a> Round<'a> {
@@ -62,70 +106,98 @@ impl<'a> Round<'a> {
         let (origin, destination) = (vault_server::start_dev(), vault_server::start_dev());
         for server in [&origin, &destination] {
             server.mount_kv2(MOUNT);
-            server.mount_kv2(CEILING[0]);
+            server.mount_kv2(FLOOR[0]);
         }
-        destination.mount_kv2(CEILING[1]);
+        destination.mount_kv2(FLOOR[1]);
         let round = Round {
             origin,
             destination,
             vsync: Vsync::without_config(),
             store,
-            secrets: Secrets(secrets),
+            secrets: Secrets::new(secrets),
             workers: arguments.workers,
             binary: &arguments.binary,
+            sync_path: consul::shared().fresh_prefix(),
         };
-        let sync_path = consul::shared().fresh_prefix();
-        round.configure(&round.origin.address, &round.destination.address, &sync_path);
+        round.configure(&round.origin.address, &round.destination.address, Listing::Auto);
         round.fill(MOUNT, 1, &round.secrets.all());
         round
     }
 
-    /// Writes vsync's config, with the servers at these addresses.
-    pub fn configure(&self, origin: &str, destination: &str, sync_path: &str) {
+    /// Writes vsync's config, with the servers at these addresses. What a plain listing finds is kept apart, so that the first
+    /// one is the first.
+    pub fn configure(&self, origin: &str, destination: &str, listing: Listing) {
         let (origin, destination) = (self.origin.at(origin), self.destination.at(destination));
         let ends = ((&origin, MOUNT), (&destination, MOUNT));
+        let (word, sync_path) = match listing {
+            Listing::Auto => ("auto", self.sync_path.clone()),
+            Listing::Plain => ("plain", format!("{}plain/", self.sync_path)),
+        };
         let mut config = match self.store {
-            Store::Consul => two_vaults_and_consul(ends.0, ends.1, consul::shared(), sync_path),
+            Store::Consul => two_vaults_and_consul(ends.0, ends.1, consul::shared(), &sync_path),
             Store::Folder => two_vaults(ends.0, ends.1, "sync-info"),
         };
+        set(&mut config, "", "numBuckets", json!(num_buckets(self.secrets.count)));
+        set(&mut config, "/origin", "listing", json!(word));
         for end in ["/origin", "/destinations/0"] {
             set(&mut config, end, "numWorkers", json!(self.workers));
+            set(&mut config, end, "syncPath", json!(sync_path));
+            set(
+                &mut config,
+                end,
+                "timeout",
+                json!(format!("{}s", self.timeout().as_secs())),
+            );
         }
         self.vsync.set_config(&config);
+    }
+
+    fn timeout(&self) -> Duration {
+        TIMEOUT.max(TIMEOUT_A_SECRET * self.secrets.count as u32)
     }
 
     /// Writes version `version` of these secrets at the origin.
     fn fill(&self, mount: &str, version: usize, numbers: &[usize]) {
         let origin = self.at_origin(mount);
-        let tasks: Vec<_> = numbers
-            .iter()
-            .map(|&number| vec![origin.write(number, version)])
-            .collect();
-        self.send(&tasks);
+        for numbers in numbers.chunks(AT_ONCE) {
+            let write = |&number: &usize| vec![origin.write(number, version)];
+            self.send(&numbers.iter().map(write).collect::<Vec<_>>());
+        }
     }
 
-    /// `vsync origin --once` beside one listing a folder and one metadata read a secret.
-    fn origin_line(&self, line: Line) -> (Line, Sample) {
-        let requests = self.at_origin(CEILING[0]);
+    /// `vsync origin --once` beside one listing with metadata a folder, of the secrets in `mount`.
+    fn origin_line(&self, line: Line, mount: &str) -> (Line, Sample) {
+        let requests = self.at_origin(mount);
+        let folders = self.secrets.all_folders();
+        let tasks: Vec<_> = folders.iter().map(|folder| vec![requests.survey(folder)]).collect();
+        (line, self.origin_beside(Listing::Auto, &tasks))
+    }
+
+    /// The same with plain listings, beside those and one metadata read a secret.
+    fn plain_line(&self, line: Line) -> (Line, Sample) {
+        let requests = self.at_origin(FLOOR[0]);
         let folders = self.secrets.all_folders();
         let listings = folders.iter().map(|folder| vec![requests.list(folder)]);
-        let looks = self
-            .secrets
-            .all()
-            .into_iter()
-            .map(|number| vec![requests.metadata(number)]);
+        let numbers = self.secrets.all().into_iter();
+        let looks = numbers.map(|number| vec![requests.metadata(number)]);
         let tasks: Vec<_> = listings.chain(looks).collect();
+        (line, self.origin_beside(Listing::Plain, &tasks))
+    }
+
+    fn origin_beside(&self, listing: Listing, tasks: &[Vec<Step>]) -> Sample {
+        self.configure(&self.origin.address, &self.destination.address, listing);
         let others = self.others();
-        let before = self.send(&tasks);
+        let before = self.send(tasks);
         let mut sample = self.cycle("origin");
-        let after = self.send(&tasks);
+        let after = self.send(tasks);
         sample.others = others.share();
-        sample.ceiling = Some(mean(before, after));
+        sample.floor = Some(mean(before, after));
         sample.least = Asked {
             origin: tasks.len() as u64,
             ..Asked::default()
         };
-        (line, sample)
+        self.configure(&self.origin.address, &self.destination.address, Listing::Auto);
+        sample
     }
 
     /// `vsync destination --once` beside one read and one write for each of `numbers`, and, where the secrets are new,
@@ -135,12 +207,13 @@ impl<'a> Round<'a> {
             1 if !numbers.is_empty() => self.secrets.folders(),
             _ => Vec::new(),
         };
-        let origin = self.at_origin(CEILING[0]);
+        let origin = self.at_origin(FLOOR[0]);
         let tasks = |mount: &str| -> Vec<Vec<Step>> {
             let destination = Requests {
                 vault: &self.destination,
                 server: DESTINATION,
                 mount,
+                secrets: self.secrets,
             };
             let listings = folders.iter().map(|folder| vec![destination.list(folder)]);
             let copies = numbers
@@ -148,28 +221,20 @@ impl<'a> Round<'a> {
                 .map(|&number| vec![origin.read(number), destination.write(number, version)]);
             listings.chain(copies).collect()
         };
-        let (first, second) = (tasks(CEILING[0]), tasks(CEILING[1]));
+        let (first, second) = (tasks(FLOOR[0]), tasks(FLOOR[1]));
         let others = self.others();
         let before = self.send(&first);
         let mut sample = self.cycle("destination");
         let after = self.send(&second);
         sample.others = others.share();
-        sample.ceiling = (!numbers.is_empty()).then(|| mean(before, after));
+        sample.floor = (!numbers.is_empty()).then(|| mean(before, after));
         sample.copied = numbers.len() as u64;
         sample.least = Asked {
             origin: numbers.len() as u64,
             destination: (numbers.len() + folders.len()) as u64,
             consul: 0,
         };
-        let report_copied = sample.reported["added"]
-            .as_u64()
-            .zip(sample.reported["updated"].as_u64());
-        assert_eq!(
-            report_copied.map(|(added, updated)| added + updated),
-            Some(sample.copied),
-            "{line:?} copied something else: {}",
-            sample.reported
-        );
+        self.expect_copied(&sample);
         (line, sample)
     }
 
@@ -181,6 +246,7 @@ impl<'a> Round<'a> {
             vault,
             server,
             mount: MOUNT,
+            secrets: self.secrets,
         });
         let folders = self.secrets.all_folders();
         let listings = folders
@@ -195,15 +261,15 @@ impl<'a> Round<'a> {
         let others = self.others();
         let before = self.send(&tasks);
         let since = servers();
-        let (output, usage) = child::run(&self.vsync, self.binary, &["verify", "-o", "json"]);
+        let (output, usage) = self.measured(&["verify", "-o", "json"]);
         let now = servers();
         let after = self.send(&tasks);
         output.expect_code(0);
         let report = output.reports.last().expect("a summary")["destinations"][0].clone();
-        output.expect(report["equal"] == self.secrets.0, "every secret is equal");
+        output.expect(report["equal"] == self.secrets.count, "every secret is equal");
         let of = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
         let sample = Sample {
-            ceiling: Some(mean(before, after)),
+            floor: Some(mean(before, after)),
             cycle: Duration::from_millis(of("/durationMs")),
             usage,
             others: others.share(),
@@ -224,8 +290,23 @@ impl<'a> Round<'a> {
         (Line::Verify, sample)
     }
 
+    fn expect_copied(&self, sample: &Sample) {
+        let of = |name: &str| sample.reported[name].as_u64();
+        assert_eq!(
+            of("added").zip(of("updated")).map(|(added, updated)| added + updated),
+            Some(sample.copied),
+            "something else was copied: {}",
+            sample.reported
+        );
+    }
+
+    /// Runs vsync. Its own time limit comes first.
+    pub fn measured(&self, arguments: &[&str]) -> (Output, Usage) {
+        child::run(&self.vsync, self.binary, arguments, self.timeout() + TIMEOUT)
+    }
+
     fn cycle(&self, role: &str) -> Sample {
-        let (output, usage) = child::run(&self.vsync, self.binary, &[role, "--once", "-o", "json"]);
+        let (output, usage) = self.measured(&[role, "--once", "-o", "json"]);
         let report = self.report(role, &output);
         let of = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
         Sample {
@@ -245,7 +326,7 @@ impl<'a> Round<'a> {
     fn report(&self, role: &str, output: &Output) -> Value {
         output.expect_code(0);
         let report = output.report(role);
-        output.expect(report["paths"] == self.secrets.0, "it knows every secret");
+        output.expect(report["paths"] == self.secrets.count, "it knows every secret");
         report.clone()
     }
 
@@ -259,12 +340,22 @@ impl<'a> Round<'a> {
             vault: &self.origin,
             server: ORIGIN,
             mount,
+            secrets: self.secrets,
         }
     }
 
     fn send(&self, tasks: &[Vec<Step>]) -> Took {
         // In the order of ORIGIN and DESTINATION.
         raw::send(&[&self.origin.address, &self.destination.address], self.workers, tasks)
+    }
+}
+
+/// As many buckets as that number of secrets needs.
+pub fn num_buckets(secrets: usize) -> usize {
+    match secrets {
+        ..LARGE => 20,
+        ..500_000 => 64,
+        _ => 512,
     }
 }
 

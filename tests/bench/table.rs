@@ -2,15 +2,10 @@
 
 use std::time::Duration;
 
-use crate::figures::{Asked, Figures, Line, MOST_OTHERS, Spread};
-use crate::quiet::Quiet;
-
-/// What is to be reached, from the first issue that asked for it.
-const RATIO: f64 = 0.85;
-const QUIET_REQUESTS: u64 = 12;
-const PEAK_MEMORY: u64 = 24_000_000;
-const PEAK_MEMORY_AT: usize = 10_000;
-const CPU_A_SECRET: f64 = 150.0;
+use crate::burst::Burst;
+use crate::figures::{Asked, Figures, Line, MOST_OTHERS, Sample, Spread};
+use crate::idle::Idle;
+use crate::latency::Latency;
 
 /// The table of one number of secrets and one store.
 pub fn table(figures: &Figures) -> String {
@@ -21,17 +16,18 @@ pub fn table(figures: &Figures) -> String {
             figures.workers,
             figures.store.name()
         ),
-        "| cycle | runs | time | ceiling | ratio (least to most) | whole process | its CPU | CPU a secret, and the ceiling's | peak memory \
+        "| cycle | runs | time | floor | times the floor (least to most) | whole process | its CPU | CPU a secret, and the floor's | peak memory \
          | requests: origin, destination, Consul | beyond the least |"
             .to_owned(),
         "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |".to_owned(),
     ];
-    lines.extend(Line::ALL.into_iter().map(|line| row(figures, line)));
+    let measured = Line::ALL.into_iter().filter(|line| figures.all(*line).next().is_some());
+    lines.extend(measured.map(|line| row(figures, line)));
     lines.join("\n") + "\n"
 }
 
 fn row(figures: &Figures, line: Line) -> String {
-    let seconds = |of: &dyn Fn(&crate::figures::Sample) -> Duration| {
+    let seconds = |of: &dyn Fn(&Sample) -> Duration| {
         let median = figures.median(line, |sample| of(sample).as_secs_f64());
         Duration::from_secs_f64(median)
     };
@@ -48,16 +44,18 @@ fn row(figures: &Figures, line: Line) -> String {
         runs(figures, line),
         time(seconds(&|sample| sample.cycle)),
         figures
-            .ratio(line, |sample| Some(sample.ceiling?.wall.as_secs_f64()))
-            .map_or_else(none, |ceiling| time(Duration::from_secs_f64(ceiling.median))),
-        figures.ratio(line, |sample| sample.ratio()).map_or_else(none, spread),
-        match figures.ratio(line, |sample| sample.process_ratio()) {
+            .ratio(line, |sample| Some(sample.floor?.wall.as_secs_f64()))
+            .map_or_else(none, |floor| time(Duration::from_secs_f64(floor.median))),
+        figures
+            .ratio(line, |sample| sample.times_floor())
+            .map_or_else(none, spread),
+        match figures.ratio(line, |sample| sample.process_times_floor()) {
             Some(ratio) => format!("{} ({:.2})", time(seconds(&|sample| sample.usage.wall)), ratio.median),
             None => time(seconds(&|sample| sample.usage.wall)),
         },
         time(cpu),
-        match figures.ratio(line, |sample| Some(sample.ceiling?.cpu.as_secs_f64())) {
-            Some(ceiling) => format!("{:.0} µs, {:.0} µs", each(cpu.as_secs_f64()), each(ceiling.median)),
+        match figures.ratio(line, |sample| Some(sample.floor?.cpu.as_secs_f64())) {
+            Some(floor) => format!("{:.0} µs, {:.0} µs", each(cpu.as_secs_f64()), each(floor.median)),
             None => format!("{:.0} µs", each(cpu.as_secs_f64())),
         },
         megabytes(peak.unwrap_or_default()),
@@ -83,7 +81,7 @@ fn runs(figures: &Figures, line: Line) -> String {
 }
 
 /// What was asked in the run that asked most, and the least.
-fn requests(figures: &Figures, line: Line) -> (Asked, Asked) {
+pub fn requests(figures: &Figures, line: Line) -> (Asked, Asked) {
     let most = |of: &dyn Fn(Asked) -> u64| {
         figures
             .of(line)
@@ -100,99 +98,82 @@ fn requests(figures: &Figures, line: Line) -> (Asked, Asked) {
     (asked, least.unwrap_or_default())
 }
 
-/// A table of what is to be reached, with a column for each of `all`.
-pub fn verdicts(all: &[Figures], quiet: &Quiet) -> String {
-    let header = |figures: &Figures| format!("{}, {}", grouped(figures.secrets as u64), figures.store.name());
-    let row = |goal: String, cell: &dyn Fn(&Figures) -> String| {
-        let cells: Vec<String> = all.iter().map(cell).collect();
-        format!("| {goal} | {} |", cells.join(" | "))
-    };
-    let of_line = |line: Line| {
-        move |figures: &Figures| match figures.ratio(line, |sample| sample.ratio()) {
-            Some(ratio) => verdict(ratio.median >= RATIO, format!("{:.2}", ratio.median)),
-            None => none(),
-        }
-    };
-    let lines = [
-        row("to reach".to_owned(), &header),
-        row("---".to_owned(), &|_| "---".to_owned()),
-        row(
-            format!("first destination cycle: at least {RATIO} of the ceiling"),
-            &of_line(Line::DestinationFirst),
-        ),
-        row(
-            format!("origin cycle: at least {RATIO} of the ceiling"),
-            &of_line(Line::OriginFirst),
-        ),
-        row(
-            format!("cycle without changes: at most {QUIET_REQUESTS} requests to the destination"),
-            &|figures| {
-                let asked = requests(figures, Line::DestinationUnchanged).0.destination;
-                verdict(asked <= QUIET_REQUESTS, asked.to_string())
-            },
-        ),
-        row(
-            format!(
-                "peak memory at {} secrets: under {}",
-                grouped(PEAK_MEMORY_AT as u64),
-                megabytes(PEAK_MEMORY)
-            ),
-            &|figures| {
-                let peak = figures.peak_memory();
-                match figures.secrets == PEAK_MEMORY_AT {
-                    true => verdict(peak < PEAK_MEMORY, megabytes(peak)),
-                    false => megabytes(peak),
-                }
-            },
-        ),
-        row(
-            format!("CPU for each secret copied: under {CPU_A_SECRET:.0} µs"),
-            &|figures| {
-                let cpu = figures.cpu_a_secret();
-                verdict(cpu < CPU_A_SECRET, format!("{cpu:.0} µs"))
-            },
-        ),
-        row("verify: each server busier than vsync".to_owned(), &busy),
+/// How long changes take that come one by one.
+pub fn latencies(all: &[Latency]) -> String {
+    let mut lines = vec![
+        "**A change, from the origin's answer until it can be read at the destination**\n".to_owned(),
+        "| daemons | changes | median | 99th percentile | most | floor | floor at the changes' pace | others' CPU |"
+            .to_owned(),
+        "| --- | --: | --: | --: | --: | --: | --: | --: |".to_owned(),
     ];
-    let reads = format!(
-        "Cycles without changes read no secret's value: {} (seen from proxies before both servers; the destination's \
-         whole process, startup checks included, sent {} requests to the destination and {} to the origin).",
-        verdict(quiet.reads == 0, format!("{} reads", quiet.reads)),
-        quiet.to_destination,
-        quiet.to_origin
-    );
-    let counted = format!(
-        "Medians. A run in which other programs took more than {:.0} % of the machine's CPU time is left out where there \
-         is another.",
-        MOST_OTHERS * 100.0
-    );
-    format!("{}\n\n{reads}\n\n{counted}", lines.join("\n"))
+    lines.extend(all.iter().map(|latency| {
+        let beside = |of: Duration| format!("{} ({:.2})", time(of), latency.times_floor(of));
+        format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            latency.commands.join(", "),
+            latency.all.len(),
+            beside(latency.median()),
+            beside(latency.late()),
+            beside(latency.most()),
+            time(latency.floor),
+            time(latency.paced_floor),
+            percent(latency.others),
+        )
+    }));
+    lines.join("\n") + "\n"
 }
 
-/// The CPU times of vsync, the origin's server and the destination's while the secrets were compared.
-fn busy(figures: &Figures) -> String {
-    let median = |of: &dyn Fn(&crate::figures::Sample) -> Duration| {
-        Duration::from_secs_f64(figures.median(Line::Verify, |sample| of(sample).as_secs_f64()))
-    };
-    let own = median(&|sample| sample.usage.cpu);
-    let servers = [0, 1].map(|n| median(&|sample| sample.servers[n]));
-    let text = format!("{}, {}, {}", time(own), time(servers[0]), time(servers[1]));
-    verdict(servers.iter().all(|server| *server > own), text)
+/// How long many changes at once take.
+pub fn burst(burst: &Burst) -> String {
+    let each = |seconds: f64| format!("{:.0} a second", Burst::changes() as f64 / seconds);
+    let seconds = |seconds: f64| time(Duration::from_secs_f64(seconds));
+    [
+        "**A burst of changes, medians**\n".to_owned(),
+        "| changes | bursts | written in | all there after | of the changes, not yet there at first | rate | floor's rate | share \
+         | small cycles | others' CPU |"
+            .to_owned(),
+        "| --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |".to_owned(),
+        format!(
+            "| {} | {} | {} | {} | {:.0} | {} | {} | {:.2} | {:.0} | {} |\n",
+            grouped(Burst::changes() as u64),
+            burst.bursts,
+            seconds(burst.writing),
+            seconds(burst.draining),
+            burst.left,
+            each(burst.draining),
+            each(burst.floor),
+            burst.share,
+            burst.cycles,
+            percent(burst.others),
+        ),
+    ]
+    .join("\n")
 }
 
-fn verdict(reached: bool, figure: String) -> String {
-    format!("{figure}, {}", if reached { "reached" } else { "**not reached**" })
+/// What an idle daemon holds.
+pub fn idle(idle: &Idle) -> String {
+    format!(
+        "An idle daemon holds {} in {} threads, and used {} of CPU time between two ticks, in {} s.\n",
+        megabytes(idle.memory),
+        idle.threads,
+        time(idle.exact.max(idle.cpu)),
+        idle.span.as_secs()
+    )
 }
 
 fn spread(spread: Spread) -> String {
     format!("{:.2} ({:.2} to {:.2})", spread.median, spread.least, spread.most)
 }
 
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
 fn none() -> String {
     "–".to_owned()
 }
 
-fn time(time: Duration) -> String {
+pub fn time(time: Duration) -> String {
     match time.as_secs_f64() {
         seconds if seconds >= 1.0 => format!("{seconds:.2} s"),
         seconds if seconds >= 0.01 => format!("{:.0} ms", seconds * 1e3),
@@ -200,16 +181,16 @@ fn time(time: Duration) -> String {
     }
 }
 
-fn megabytes(bytes: u64) -> String {
+pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-fn listed(asked: Asked) -> String {
+pub fn listed(asked: Asked) -> String {
     [asked.origin, asked.destination, asked.consul].map(grouped).join(", ")
 }
 
 /// With commas between the thousands.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (position, digit) in digits.chars().enumerate() {
