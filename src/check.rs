@@ -201,7 +201,9 @@ fn place(destination: &Destination, scope: &Scope, meta: Option<&Meta>) -> Resul
         dry_run: true,
         ..Options::default()
     };
-    destination.place(scope, &data_paths, options, &|| Ok(meta.cloned()))
+    let place = destination.place(scope, &data_paths, options, &|| Ok(meta.cloned()))?;
+    destination.ensure_rights(scope, &place)?;
+    Ok(place)
 }
 
 fn describe(place: &Place) -> String {

@@ -168,7 +168,7 @@ fn it_tells_the_same_as_one_read_a_secret_by_one_request_a_folder() {
             assert_eq!([surveys, listings, reads], [folders, 0, 0]);
             // Beside them: twice which node is active, the mount, and the token's rights.
             assert!(
-                requests as usize <= folders + 6,
+                requests as usize <= folders + 5,
                 "{requests} requests: {:#?}",
                 proxy.lines("")
             );

@@ -139,7 +139,7 @@ impl Destination {
         Some(paths)
     }
 
-    /// Looks at the destination's server and at what the token may do there. Mounts that are missing are created, or
+    /// Looks at the destination's server. Mounts that are missing are created, or
     /// only foreseen, as `options` says; `origin` tells what the origin has.
     ///
     /// # Errors
@@ -159,15 +159,21 @@ impl Destination {
             origin,
         };
         let resolve = |path: &str| missing.resolve(session, scope, path);
-        let place = Place::of_destination(session, mounts, reserve, &resolve)?;
-        ensure_rights(session, &place.data_paths, |engine, folder| {
+        Place::of_destination(session, mounts, reserve, &resolve)
+    }
+
+    /// Checks that the token may do there what a cycle may have to.
+    ///
+    /// # Errors
+    /// Fatal, naming what is missing.
+    pub fn ensure_rights(&self, scope: &Scope, place: &Place) -> Result<()> {
+        ensure_rights(self.vault.within(scope), &place.data_paths, |engine, folder| {
             let mut rights = engine.writing_rights(folder);
             if self.settings.versions == Versions::All {
                 rights.extend(engine.history_rights(folder));
             }
             rights
-        })?;
-        Ok(place)
+        })
     }
 
     /// Checks that the origin's token may read the secrets of the data paths in the origin's `meta`.
@@ -312,6 +318,10 @@ impl Destination {
         };
         let place = match purpose {
             Purpose::Writing => self.own_place(run, options, (&data_paths, meta)),
+            Purpose::Repairing => self.own_place(run, options, (&data_paths, meta)).and_then(|place| {
+                self.ensure_rights(run.scope, &place)?;
+                Ok(place)
+            }),
             Purpose::Reading => {
                 let session = self.vault.within(run.scope);
                 let resolve = |path: &str| DataPath::resolve(session, path);
@@ -469,6 +479,11 @@ impl Destination {
         plan: Plan,
         is_small: bool,
     ) -> Result<Outcome> {
+        // Where nothing is to be done nothing need be allowed, and a small cycle follows one that looked.
+        if !is_small && !(plan.writes.is_empty() && plan.deletes.is_empty()) {
+            let context = || format!("destination {}", self.settings.name);
+            self.ensure_rights(run.scope, place).context(context)?;
+        }
         let info = &own.info;
         let meta = || self.meta(place, info, unloaded);
         thread::scope(|threads| {

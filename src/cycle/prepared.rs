@@ -41,8 +41,10 @@ pub(crate) struct Prepared<'a> {
 /// What the destination's token must be good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To carry the plan out.
+    /// To carry the plan out, whose rights are looked at when there is anything in it.
     Writing,
+    /// To carry out what is found wrong beside the plan.
+    Repairing,
     /// To read secrets, which is seen when one can't be read.
     Reading,
 }

@@ -99,19 +99,22 @@ impl Session<'_> {
     /// # Errors
     /// [`Kind::Unreachable`] if it isn't: what was read meanwhile may be old.
     pub fn ensure_still_active(&self, active: &Active) -> Result<()> {
-        let now = self.node(true)?;
         let address = &active.address;
-        let why = if !now.is_active() {
-            format!(
-                "{address} answers as a standby now: its node has lost its leadership, or it is a balancer that leads to \
-                 standbys too (make it lead only where GET /v1/sys/health answers 200)"
-            )
-        } else if now.health.cluster_id != active.health.cluster_id {
-            format!("{address} leads to another cluster now")
-        } else if now.leader.active_time != active.since {
-            format!("the active node of {address} has changed")
+        // One of the two tells all: the moment at which a node became active is no other node's and no other cluster's.
+        let why = if active.since.is_some() {
+            let now = self.ask_leader(true)?;
+            match now.ha_enabled && now.is_self {
+                true if now.active_time == active.since => return Ok(()),
+                true => format!("the active node of {address} has changed"),
+                false => lost_leadership(address),
+            }
         } else {
-            return Ok(());
+            let now = self.ask_health(true)?;
+            match now.standby {
+                false if now.cluster_id == active.health.cluster_id => return Ok(()),
+                false => format!("{address} leads to another cluster now"),
+                true => lost_leadership(address),
+            }
         };
         fail(
             Kind::Unreachable,
@@ -203,6 +206,13 @@ impl Session<'_> {
             Err(error) => Err(error).context(|| format!("ask {} for its active node", self.http.target())),
         }
     }
+}
+
+fn lost_leadership(address: &str) -> String {
+    format!(
+        "{address} answers as a standby now: its node has lost its leadership, or it is a balancer that leads to standbys too \
+         (make it lead only where GET /v1/sys/health answers 200)"
+    )
 }
 
 /// The address that a standby at `home` names, if requests with a token may go there.

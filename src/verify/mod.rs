@@ -74,7 +74,7 @@ fn work(
 ) -> Result<Outcome> {
     let as_cycle = options.as_cycle();
     let purpose = match options.repair {
-        true => Purpose::Writing,
+        true => Purpose::Repairing,
         false => Purpose::Reading,
     };
     let mut prepared = destination.prepare(run, as_cycle, None, purpose)?;

@@ -259,7 +259,7 @@ fn a_checkpoint_that_fails_while_deletes_are_about_to_begin_ends_the_cycle_at_on
         let lines = pair.at_origin.seen().into_iter().map(|seen| seen.line);
         lines
             .skip_while(|line| *line != asked)
-            .any(|line| line == "GET /v1/sys/leader")
+            .any(|line| line.starts_with("GET /v1/sys/health"))
     });
     let before = std::time::Instant::now();
     let index = pair.key("index");
