@@ -36,6 +36,8 @@ pub struct Burst {
     pub floor: f64,
     /// The rate as a share of the floor's.
     pub share: f64,
+    /// The same of those alone that had not come when the last write was acknowledged.
+    pub share_of_left: f64,
     /// Small cycles of the destination that it took.
     pub cycles: f64,
     /// The share of CPU time that other programs took.
@@ -69,6 +71,7 @@ impl Burst {
             left: of(|sample| sample.left as f64),
             floor: of(|sample| sample.floor),
             share: of(|sample| sample.floor / sample.draining),
+            share_of_left: of(|sample| sample.left as f64 / SECRETS as f64 * sample.floor / sample.draining),
             cycles: of(|sample| sample.cycles as f64),
             others: others.share(),
         }

@@ -185,7 +185,7 @@ fn of_large(figures: &Figures) -> Vec<Verdict> {
         Verdict::new(
             what("the destination's requests"),
             format!("at most {UNCHANGED}"),
-            format!("{consul} to Consul"),
+            format!("{consul} to Consul ({} in all)", origin + destination + consul),
             consul <= UNCHANGED,
         ),
         Verdict::new(
@@ -276,7 +276,10 @@ fn of_burst(burst: &Burst) -> Verdict {
             grouped(Burst::changes() as u64)
         ),
         format!("drained at {BURST} of the floor's rate or more"),
-        format!("{:.2}", burst.share),
+        format!(
+            "{:.2} ({:.2} for those that were not there when it was acknowledged)",
+            burst.share, burst.share_of_left
+        ),
         burst.share >= BURST,
     )
 }
