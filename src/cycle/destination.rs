@@ -480,7 +480,8 @@ impl Destination {
         is_small: bool,
     ) -> Result<Outcome> {
         // Where nothing is to be done nothing need be allowed, and a small cycle follows one that looked.
-        if !is_small && !(plan.writes.is_empty() && plan.deletes.is_empty()) {
+        let is_idle = plan.writes.is_empty() && plan.deletes.is_empty();
+        if !(is_small || is_idle) {
             let context = || format!("destination {}", self.settings.name);
             self.ensure_rights(run.scope, place).context(context)?;
         }
