@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::unbounded;
 
 use super::listing::{Listed, feed};
-use super::previous::Previous;
+use super::previous::Before;
 use super::report::Tally;
 use super::workers::{self, Queue};
 use super::{Run, reach};
@@ -77,7 +77,7 @@ pub struct Collection<'a> {
     /// Where to look.
     pub data_paths: &'a [DataPath],
     /// What was known before.
-    pub previous: &'a Previous,
+    pub previous: &'a Before<'a>,
     /// Where it is put.
     pub info: &'a SyncInfo,
     /// Where there are no listings with metadata.
@@ -194,13 +194,14 @@ impl Collection<'_> {
 
     fn put(&self, path: &str, found: Result<Presence>) {
         let insight = match found {
-            Ok(Presence::Present(insight)) => Ok(Some(self.previous.dated(path, insight))),
+            Ok(Presence::Present(insight)) if !insight.update_time.is_empty() => Ok(Some(insight)),
+            Ok(Presence::Present(insight)) => self.previous.get().map(|previous| Some(previous.dated(path, insight))),
             Ok(Presence::Deleted) => Ok(None),
             // It was in the listing a moment ago: the next cycle decides.
-            Ok(Presence::Absent) => self.previous.insight(path),
+            Ok(Presence::Absent) => self.previous.get().and_then(|previous| previous.insight(path)),
             Err(error) => {
                 self.run.failed(path, error);
-                let kept = self.previous.insight(path);
+                let kept = self.previous.get().and_then(|previous| previous.insight(path));
                 kept.inspect(|kept| Tally::add(&self.run.tally.stuck, u64::from(kept.is_some())))
             }
         };

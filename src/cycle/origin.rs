@@ -10,7 +10,7 @@ use super::collection::{Collection, Surveyed};
 use super::fingerprints;
 use super::identity::{Place, ensure_rights, ensure_still_active};
 use super::live::{Keeper, Live, lock};
-use super::previous::Previous;
+use super::previous::{Before, Previous};
 use super::saver::{self, Saver, signals};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
 use crate::config::OriginSettings;
@@ -118,10 +118,10 @@ impl Origin {
             ensure_same_vault(own.meta.as_ref(), &place)?;
         }
         let (own, live) = self.keeper.begin(own);
-        let previous = match live {
-            Some(live) => Previous::kept(live, &self.store, run)?,
-            None => Previous::load(&self.store, run, &own)?,
-        };
+        let before = Before::new(run, || match &live {
+            Some(live) => Previous::kept(live.clone(), &self.store, run),
+            None => Previous::load(&self.store, run, &own),
+        });
         let info = SyncInfo::empty(self.num_buckets);
         let meta = || self.meta(&place, &info);
         let mut held = None;
@@ -135,16 +135,18 @@ impl Origin {
                 has_checkpoints: false,
             };
             let saver = threads.spawn(move || saver.run(run, &waiting));
+            threads.spawn(|| before.get().map(drop));
             let collection = Collection {
                 run,
                 vault: &self.vault,
                 settings: &self.settings,
                 data_paths: &place.data_paths,
-                previous: &previous,
+                previous: &before,
                 info: &info,
                 surveyed: &self.surveyed,
             };
             collection.collect();
+            let previous = before.get()?;
             run.check()?;
             ensure_still_active(self.vault.within(run.scope), place.active.as_ref())?;
             // Small cycles wait from here on.
@@ -168,7 +170,7 @@ impl Origin {
         }
         report.origin_index = lock(&own).index.as_ref().map(Index::hash);
         if let Some(kept) = held.filter(|_| options.repeats) {
-            kept.replace(Live::new(found, place, own, while_locked));
+            kept.replace(Live::new(found, place, own.clone(), while_locked));
         }
         Ok(report.result)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::live::{Live, lock};
 use super::report::Tally;
@@ -13,6 +13,35 @@ use crate::filter::Filter;
 use crate::store::{InfoStore, Own, Stored};
 use crate::sync_info::{Insight, Operation, SyncInfo, compare};
 use crate::time;
+
+/// What was known before, which is loaded while the listings are under way: it is hardly ever needed before they are over.
+pub struct Before<'a> {
+    run: &'a Run<'a>,
+    load: Box<dyn Fn() -> Result<Previous> + Sync + 'a>,
+    /// `None` if it could not be loaded, which has ended the cycle.
+    loaded: OnceLock<Option<Previous>>,
+}
+
+impl<'a> Before<'a> {
+    /// What `load` loads, once it is asked for.
+    pub fn new(run: &'a Run<'a>, load: impl Fn() -> Result<Previous> + Sync + 'a) -> Before<'a> {
+        Before {
+            run,
+            load: Box::new(load),
+            loaded: OnceLock::new(),
+        }
+    }
+
+    /// Loads it, or waits for who does.
+    ///
+    /// # Errors
+    /// If it could not be loaded.
+    pub fn get(&self) -> Result<&Previous> {
+        let load = || (self.load)().map_err(|error| self.run.end(error)).ok();
+        let stopped = || Error::new(Kind::Stopped, "what was known before could not be loaded");
+        self.loaded.get_or_init(load).as_ref().ok_or_else(stopped)
+    }
+}
 
 /// What was known before.
 pub struct Previous {

@@ -3,7 +3,7 @@
 //! A policy of OpenBao's may cut every listing short (`pagination_limit`), and an answer that is cut says nothing of it.
 //! But who asks for more names than that is refused, so all are asked for, and after a refusal page by page.
 
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Chain, Cursor, Read};
 use std::sync::atomic::Ordering;
 
 use serde::Deserialize;
@@ -12,10 +12,17 @@ use super::{Found, Session, answer};
 use crate::error::{Error, Kind, Result, fail};
 use crate::http::{Method, Reply, encode_path};
 
-/// An answer's body, of which no more than some kilobytes are in memory.
-pub type Body<'a> = BufReader<&'a mut dyn Read>;
+/// An answer's body, of which no more than a part is in memory.
+pub enum Body<'a> {
+    /// All of it: most folders are small, and what is in memory is read faster.
+    Whole(&'a [u8]),
+    /// It goes on.
+    Stream(BufReader<Chain<Cursor<Vec<u8>>, &'a mut dyn Read>>),
+}
 
-/// The part of it that is in memory, in bytes.
+/// The largest body that is in memory as a whole, in bytes: the metadata of some six hundred secrets.
+const WHOLE: u64 = 256 * 1024;
+/// The part of a larger one that is in memory, in bytes.
 const BUFFER: usize = 16 * 1024;
 
 impl Session<'_> {
@@ -32,7 +39,16 @@ impl Session<'_> {
     ) -> Result<Option<T>> {
         let mut listed = None;
         let mut take = |reply: &Reply, body: &mut dyn Read| {
-            let outcome = read(reply, BufReader::with_capacity(BUFFER, body));
+            let mut start = Vec::new();
+            let begun = (&mut *body).take(WHOLE).read_to_end(&mut start);
+            begun.map_err(|_| answer::unlike_vault(reply))?;
+            let outcome = match start.len() as u64 == WHOLE {
+                true => {
+                    let stream = Cursor::new(start).chain(body);
+                    read(reply, Body::Stream(BufReader::with_capacity(BUFFER, stream)))
+                }
+                false => read(reply, Body::Whole(&start)),
+            };
             listed = Some(outcome.map_err(|_| answer::unlike_vault(reply))?);
             Ok(())
         };
@@ -102,7 +118,7 @@ impl Session<'_> {
 
 /// The names in the answer to a listing; `None` if there are none and the server has passed over a parameter: then it
 /// also answers so where nothing is, instead of with a 404.
-fn names(body: impl Read) -> serde_json::Result<Option<Vec<String>>> {
+fn names(body: Body) -> serde_json::Result<Option<Vec<String>>> {
     #[derive(Deserialize)]
     struct Listing {
         data: Names,
@@ -114,7 +130,10 @@ fn names(body: impl Read) -> serde_json::Result<Option<Vec<String>>> {
         keys: Option<Vec<String>>,
     }
     let passed_over = |warning: &String| warning.contains("ignored these unrecognized parameters");
-    let Listing { data, warnings } = serde_json::from_reader(body)?;
+    let Listing { data, warnings } = match body {
+        Body::Whole(bytes) => serde_json::from_slice(bytes)?,
+        Body::Stream(stream) => serde_json::from_reader(stream)?,
+    };
     match data.keys {
         Some(names) => Ok(Some(names)),
         None if warnings.iter().flatten().any(passed_over) => Ok(None),
@@ -144,7 +163,9 @@ mod tests {
             (r#"{"data":{"keys":["a"]}}garbage"#, None),
             (r#"{"data":{"keys":["a""#, None),
         ] {
-            let found = names(body.as_bytes()).ok().map(|names| names.map(|names| names.len()));
+            let found = names(Body::Whole(body.as_bytes()))
+                .ok()
+                .map(|names| names.map(|names| names.len()));
             assert_eq!(found, expected, "{body}");
         }
     }
@@ -152,7 +173,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_name_is_made_up(body in mutated(&[r#"{"data":{"keys":["alpha","beta/"]},"warnings":null,"errors":null}"#])) {
-            if let Ok(Some(names)) = names(&body[..]) {
+            if let Ok(Some(names)) = names(Body::Whole(&body)) {
                 prop_assert!(names.iter().map(String::len).sum::<usize>() <= body.len());
             }
         }

@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Read;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -14,13 +13,22 @@ use serde_json::value::RawValue;
 use super::metadata;
 use crate::engine::{Presence, Survey};
 use crate::http::Reply;
+use crate::vault::Body;
 
 /// Reads an answer, which `reply` is the head of.
-pub fn read(reply: &Reply, body: impl Read) -> serde_json::Result<Survey> {
-    let mut json = serde_json::Deserializer::from_reader(body);
-    let listed = Answer(reply).deserialize(&mut json)?;
-    json.end()?;
-    Ok(listed.survey())
+pub fn read(reply: &Reply, body: Body) -> serde_json::Result<Survey> {
+    match body {
+        Body::Whole(bytes) => {
+            let mut json = serde_json::Deserializer::from_slice(bytes);
+            let listed = Answer::<true>(reply).deserialize(&mut json)?;
+            json.end().map(|()| listed.survey())
+        }
+        Body::Stream(stream) => {
+            let mut json = serde_json::Deserializer::from_reader(stream);
+            let listed = Answer::<false>(reply).deserialize(&mut json)?;
+            json.end().map(|()| listed.survey())
+        }
+    }
 }
 
 /// What was read: names as the server sorts them, and what it says of some of them.
@@ -56,15 +64,15 @@ impl Listed {
 }
 
 /// The whole answer; what counts is under `data`.
-struct Answer<'a>(&'a Reply);
+struct Answer<'a, const IS_WHOLE: bool>(&'a Reply);
 
 /// `key_info` and `keys`, in either order.
-struct Data<'a>(&'a Reply);
+struct Data<'a, const IS_WHOLE: bool>(&'a Reply);
 
-/// Metadata by name.
-struct Told<'a>(&'a Reply);
+/// Metadata by name. In a body that is in memory as a whole it need not be copied.
+struct Told<'a, const IS_WHOLE: bool>(&'a Reply);
 
-impl<'de> DeserializeSeed<'de> for Answer<'_> {
+impl<'de, const IS_WHOLE: bool> DeserializeSeed<'de> for Answer<'_, IS_WHOLE> {
     type Value = Listed;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Listed, D::Error> {
@@ -72,7 +80,7 @@ impl<'de> DeserializeSeed<'de> for Answer<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Answer<'_> {
+impl<'de, const IS_WHOLE: bool> Visitor<'de> for Answer<'_, IS_WHOLE> {
     type Value = Listed;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -83,7 +91,7 @@ impl<'de> Visitor<'de> for Answer<'_> {
         let mut listed = None;
         while let Some(key) = map.next_key::<Cow<str>>()? {
             match &*key {
-                "data" => listed = Some(map.next_value_seed(Data(self.0))?),
+                "data" => listed = Some(map.next_value_seed(Data::<IS_WHOLE>(self.0))?),
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -91,7 +99,7 @@ impl<'de> Visitor<'de> for Answer<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Data<'_> {
+impl<'de, const IS_WHOLE: bool> DeserializeSeed<'de> for Data<'_, IS_WHOLE> {
     type Value = Listed;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Listed, D::Error> {
@@ -99,7 +107,7 @@ impl<'de> DeserializeSeed<'de> for Data<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Data<'_> {
+impl<'de, const IS_WHOLE: bool> Visitor<'de> for Data<'_, IS_WHOLE> {
     type Value = Listed;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -114,7 +122,7 @@ impl<'de> Visitor<'de> for Data<'_> {
             match &*key {
                 "keys" => listed.names = Some(map.next_value()?),
                 "key_info" => {
-                    listed.told = map.next_value_seed(Told(self.0))?;
+                    listed.told = map.next_value_seed(Told::<IS_WHOLE>(self.0))?;
                     has_told = true;
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
@@ -128,7 +136,15 @@ impl<'de> Visitor<'de> for Data<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Told<'_> {
+impl<const IS_WHOLE: bool> Told<'_, IS_WHOLE> {
+    /// What metadata tells of a secret, if it does.
+    fn presence(&self, text: &RawValue) -> Option<Presence> {
+        let fields = serde_json::from_str(text.get()).ok()?;
+        metadata::presence(fields, self.0).ok()
+    }
+}
+
+impl<'de, const IS_WHOLE: bool> DeserializeSeed<'de> for Told<'_, IS_WHOLE> {
     type Value = Vec<(Box<str>, Option<Presence>)>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
@@ -136,7 +152,7 @@ impl<'de> DeserializeSeed<'de> for Told<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Told<'_> {
+impl<'de, const IS_WHOLE: bool> Visitor<'de> for Told<'_, IS_WHOLE> {
     type Value = Vec<(Box<str>, Option<Presence>)>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -150,9 +166,11 @@ impl<'de> Visitor<'de> for Told<'_> {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
-            let text: Box<RawValue> = map.next_value()?;
-            let fields = serde_json::from_str(text.get()).ok();
-            told.push((name, fields.and_then(|fields| metadata::presence(fields, self.0).ok())));
+            let presence = match IS_WHOLE {
+                true => self.presence(map.next_value::<&RawValue>()?),
+                false => self.presence(&map.next_value::<Box<RawValue>>()?),
+            };
+            told.push((name, presence));
         }
         Ok(told)
     }
@@ -160,15 +178,35 @@ impl<'de> Visitor<'de> for Told<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::fuzz::mutated;
 
+    /// By both ways, which must agree.
+    fn both(reply: &Reply, body: &[u8]) -> serde_json::Result<Survey> {
+        let mut rest: &[u8] = body;
+        let stream = std::io::Cursor::new(Vec::new()).chain(&mut rest as &mut dyn Read);
+        let streamed = read(reply, Body::Stream(std::io::BufReader::new(stream)));
+        let whole = read(reply, Body::Whole(body));
+        let told = |survey: &serde_json::Result<Survey>| {
+            let survey = survey.as_ref().ok()?;
+            Some((
+                format!("{:?}", survey.secrets),
+                survey.untold.clone(),
+                survey.folders.clone(),
+            ))
+        };
+        assert_eq!(told(&streamed), told(&whole));
+        whole
+    }
+
     fn surveyed(body: &Value) -> serde_json::Result<Survey> {
         let date = [("date", "Sat, 21 Nov 2026 10:00:05 GMT")];
-        read(&Reply::new(200, Vec::new(), &date), body.to_string().as_bytes())
+        both(&Reply::new(200, Vec::new(), &date), body.to_string().as_bytes())
     }
 
     fn metadata(version: u64, deletion_time: &str) -> Value {
@@ -220,7 +258,7 @@ mod tests {
         fn no_secret_is_made_up(body in mutated(&[
             r#"{"data":{"key_info":{"alpha":{"current_version":1,"updated_time":"2026-11-21T10:00:00Z","versions":{"1":{"deletion_time":"","destroyed":false}}},"beta/":{}},"keys":["alpha","beta/"]}}"#,
         ])) {
-            if let Ok(survey) = read(&Reply::new(200, Vec::new(), &[]), &body[..]) {
+            if let Ok(survey) = both(&Reply::new(200, Vec::new(), &[]), &body) {
                 prop_assert_eq!(survey.secrets.len() + survey.untold.len() + survey.folders.len(), survey.names);
                 for (_, presence) in &survey.secrets {
                     prop_assert!(!matches!(presence, Presence::Absent));
