@@ -295,8 +295,8 @@ fn of_idle(idle: &Idle) -> Vec<Verdict> {
         Verdict::new(
             "idle daemon: CPU between two ticks",
             format!("under {} in {} s", time(IDLE_CPU), idle.span.as_secs()),
-            time(idle.exact.max(idle.cpu)),
-            idle.exact.max(idle.cpu) < IDLE_CPU,
+            time(idle.cpu),
+            idle.cpu < IDLE_CPU,
         ),
     ]
 }
