@@ -5,7 +5,6 @@ use std::thread;
 use std::time::Duration;
 
 use crate::arguments::Arguments;
-use crate::others::of_process;
 use crate::scene::Scene;
 
 const SECRETS: usize = 100;
@@ -18,10 +17,8 @@ const SPAN: Duration = Duration::from_secs(20);
 pub struct Idle {
     /// Resident memory, in bytes.
     pub memory: u64,
-    /// CPU time, by the count that the kernel keeps in steps of 10 ms.
+    /// CPU time.
     pub cpu: Duration,
-    /// CPU time of the threads that were there all the time, exactly.
-    pub exact: Duration,
     pub span: Duration,
     pub threads: usize,
 }
@@ -33,13 +30,12 @@ impl Idle {
         let scene = Scene::start(arguments, SECRETS, &["sync"]);
         let id = scene.daemons[0].id();
         thread::sleep(REST);
-        let (cpu, exact) = (of_process(id), of_threads(id));
+        let before = of_threads(id);
         thread::sleep(SPAN);
         let threads = threads(id);
         Idle {
             memory: resident(id),
-            cpu: of_process(id).saturating_sub(cpu),
-            exact: of_threads(id).saturating_sub(exact),
+            cpu: of_threads(id).saturating_sub(before),
             span: SPAN,
             threads: threads.len(),
         }
@@ -58,7 +54,7 @@ fn threads(id: u32) -> Vec<String> {
     tasks.map(|task| task.path().display().to_string()).collect()
 }
 
-/// By the scheduler's count, in nanoseconds.
+/// By the scheduler's count, which goes to the nanosecond: that of the whole process has steps of 10 ms.
 fn of_threads(id: u32) -> Duration {
     let of_thread = |path: &String| {
         let stat = fs::read_to_string(format!("{path}/schedstat")).unwrap_or_default();

@@ -353,8 +353,8 @@ impl<'a> Round<'a> {
 /// As many buckets as that number of secrets needs.
 pub fn num_buckets(secrets: usize) -> usize {
     match secrets {
-        ..LARGE => 20,
-        ..500_000 => 64,
+        0..LARGE => 20,
+        LARGE..500_000 => 64,
         _ => 512,
     }
 }

@@ -156,7 +156,7 @@ pub fn idle(idle: &Idle) -> String {
         "An idle daemon holds {} in {} threads, and used {} of CPU time between two ticks, in {} s.\n",
         megabytes(idle.memory),
         idle.threads,
-        time(idle.exact.max(idle.cpu)),
+        time(idle.cpu),
         idle.span.as_secs()
     )
 }
