@@ -32,18 +32,24 @@ pub struct Live {
 
 /// Keeps the info from cycle to cycle.
 #[derive(Default)]
-pub struct Keeper(Mutex<State>);
+pub struct Keeper {
+    /// `None` before the first whole cycle, and after a save that failed. Changed only by who holds `turn`.
+    live: Mutex<Option<Arc<Live>>>,
+    /// Held by a small cycle as long as it lasts, and by a full one from its last look to its save.
+    turn: Mutex<Turn>,
+}
 
 #[derive(Default)]
-struct State {
-    /// `None` before the first whole cycle, and after a save that failed.
-    live: Option<Arc<Live>>,
+struct Turn {
     /// Paths that small cycles looked at since the present full cycle began; `None` while none runs.
     touched: Option<BTreeSet<String>>,
 }
 
 /// The info, while no small cycle runs.
-pub struct Kept<'a>(MutexGuard<'a, State>);
+pub struct Kept<'a> {
+    keeper: &'a Keeper,
+    turn: MutexGuard<'a, Turn>,
+}
 
 /// Locks, whatever became of the thread that held it last: nothing here is ever half changed.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -71,10 +77,11 @@ impl Keeper {
     /// For the beginning of a full cycle, which found `own` stored: what is to be known of the store from now on, and the info in
     /// memory if it is that of the same save. If not, somebody else has written, and it is no more.
     pub fn begin(&self, own: Own) -> (Arc<Mutex<Own>>, Option<Arc<Live>>) {
-        let mut state = lock(&self.0);
-        state.live.take_if(|live| !lock(&live.own).is_same_save(&own));
-        state.touched = state.live.is_some().then(BTreeSet::new);
-        match &state.live {
+        let mut turn = lock(&self.turn);
+        let mut live = lock(&self.live);
+        live.take_if(|live| !lock(&live.own).is_same_save(&own));
+        turn.touched = live.is_some().then(BTreeSet::new);
+        match &*live {
             Some(live) => (live.own.clone(), Some(live.clone())),
             None => (Arc::new(Mutex::new(own)), None),
         }
@@ -82,16 +89,20 @@ impl Keeper {
 
     /// Lets no small cycle begin, and waits for the end of the one that runs.
     pub fn hold(&self) -> Kept<'_> {
-        Kept(lock(&self.0))
+        Kept {
+            keeper: self,
+            turn: lock(&self.turn),
+        }
     }
 
     /// For the end of a full cycle, whatever became of it.
     pub fn end(&self) {
-        lock(&self.0).touched = None;
+        lock(&self.turn).touched = None;
     }
 
+    /// The info, also while a cycle runs on it.
     fn current(&self) -> Option<Arc<Live>> {
-        let live = lock(&self.0).live.clone();
+        let live = lock(&self.live).clone();
         live.filter(|live| live.while_locked.done().is_none())
     }
 }
@@ -102,7 +113,7 @@ impl Kept<'_> {
     /// # Errors
     /// None that can be met.
     pub fn carry_over(&self, info: &SyncInfo) -> Result<()> {
-        let (Some(live), Some(touched)) = (&self.0.live, &self.0.touched) else {
+        let (Some(live), Some(touched)) = (&*lock(&self.keeper.live), &self.turn.touched) else {
             return Ok(());
         };
         for path in touched {
@@ -113,8 +124,8 @@ impl Kept<'_> {
     }
 
     /// From now on this is the info.
-    pub fn replace(mut self, live: Live) {
-        self.0.live = Some(Arc::new(live));
+    pub fn replace(self, live: Live) {
+        *lock(&self.keeper.live) = Some(Arc::new(live));
     }
 }
 
@@ -128,17 +139,13 @@ impl Origin {
     /// cycle can begin. Before what was found is saved, `hand_over` is called with it. `None` if there is nothing to look at, or
     /// no info in memory, in which case nothing is asked for.
     pub fn small_cycle(&self, changed: &dyn Fn() -> Vec<String>, hand_over: &(dyn Fn(&Live) + Sync)) -> Option<Report> {
-        let mut state = lock(&self.keeper.0);
-        let live = state.live.clone()?;
-        if live.while_locked.done().is_some() {
-            state.live = None;
-            return None;
-        }
+        let mut turn = lock(&self.keeper.turn);
+        let live = self.keeper.current()?;
         let looks = self.looks(&live, changed());
         if looks.is_empty() {
             return None;
         }
-        if let Some(touched) = &mut state.touched {
+        if let Some(touched) = &mut turn.touched {
             touched.extend(looks.iter().map(|(_, path)| path.clone()));
         }
         let mut report = Report::begin(Role::Origin, &self.settings().name);
@@ -159,7 +166,7 @@ impl Origin {
         });
         if report.ended_by.is_some() || report.result == Outcome::Aborted || report.result == Outcome::Timeout {
             // What is stored is not known for certain any more; the next full cycle finds out.
-            state.live = None;
+            *lock(&self.keeper.live) = None;
         }
         Some(report)
     }

@@ -224,15 +224,16 @@ fn conduct(
     let (problems, listening) = bounded(64);
     let (result, heard) = thread::scope(|threads| {
         let (finished, watching) = bounded::<()>(0);
-        threads.spawn(|| {
-            if inner.wait(&watching) {
-                http::interrupt(&clients);
+        let (inner, clients) = (&inner, &clients);
+        threads.spawn(move || {
+            // In the end the scope is done as well, which must cut nothing: connections are used again.
+            if inner.wait(&watching) && http::is_open(&watching) {
+                http::interrupt(clients);
             }
-            drop(watching);
         });
         let listener = threads.spawn(move || listen(&listening, stop));
         let run = Run {
-            scope: &inner,
+            scope: inner,
             tally: &tally,
             problems,
             ended: &ended,
@@ -240,7 +241,8 @@ fn conduct(
         let result = catch_unwind(AssertUnwindSafe(|| body(&run, &mut report)));
         let result = result.unwrap_or_else(|_| fail(Kind::Panic, "a defect: the cycle panicked"));
         let result = result.map_err(|error| run.end(error)).ok();
-        drop((run, finished));
+        drop(finished);
+        drop(run);
         (result, listener.join().unwrap_or_default())
     });
     heard.problems.iter().for_each(|problem| report.add(problem));

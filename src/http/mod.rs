@@ -23,7 +23,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::error::{Error, Kind, Result};
@@ -377,7 +377,7 @@ pub fn cut_at_end<T>(scope: &Scope, clients: &[&Http], body: impl FnOnce() -> T)
     let (finished, watching) = bounded::<()>(0);
     thread::scope(|threads| {
         threads.spawn(move || {
-            if scope.wait(&watching) {
+            if scope.wait(&watching) && is_open(&watching) {
                 interrupt(clients);
             }
         });
@@ -385,6 +385,11 @@ pub fn cut_at_end<T>(scope: &Scope, clients: &[&Http], body: impl FnOnce() -> T)
         let _finished = finished;
         body()
     })
+}
+
+/// Whether the other end of a channel on which nothing is sent is still held.
+pub fn is_open(channel: &Receiver<()>) -> bool {
+    channel.try_recv() == Err(TryRecvError::Empty)
 }
 
 fn pause_before(attempt: u32, retry_after: Option<&str>) -> Duration {
