@@ -200,6 +200,7 @@ impl Destination {
         let leads_to = kept.as_ref().and_then(Kept::leads_to).map(str::to_string);
         let servers = Servers {
             leads_to: leads_to.as_deref(),
+            is_small: kept.is_some(),
             ..self.servers()
         };
         let mut left = None;
@@ -228,6 +229,7 @@ impl Destination {
             destination: Some(self.vault.http()),
             stores: vec![&self.origin_store, &self.store, &self.beside],
             leads_to: None,
+            is_small: false,
         }
     }
 
@@ -487,30 +489,39 @@ impl Destination {
         }
         let info = &own.info;
         let meta = || self.meta(place, info, unloaded);
+        let (save, waiting) = signals();
+        let execution = Execution {
+            run,
+            origin: &self.origin,
+            rules,
+            active,
+            vault: &self.vault,
+            place,
+            info,
+            save: save.clone(),
+            settings: &self.settings,
+            folders: Folders::of(&plan.writes, if is_small { LISTING_PAYS } else { 0 }),
+            done: AtomicU64::new(0),
+        };
+        if is_small && plan.deletes.is_empty() {
+            // Nothing has to be saved before the end, and nobody to be started for it.
+            execution.carry_out(plan)?;
+            run.check()?;
+            let is_new = self.store.save(run.scope, &mut lock(&own.own), info, meta())?;
+            return Ok(if is_new { Outcome::Saved } else { Outcome::Unchanged });
+        }
+        let saver = Saver {
+            store: &self.store,
+            own: &own.own,
+            info,
+            meta: &meta,
+            has_checkpoints: true,
+        };
         thread::scope(|threads| {
-            let (save, waiting) = signals();
-            let saver = Saver {
-                store: &self.store,
-                own: &own.own,
-                info,
-                meta: &meta,
-                has_checkpoints: true,
-            };
             let saver = threads.spawn(move || saver.run(run, &waiting));
-            let execution = Execution {
-                run,
-                origin: &self.origin,
-                rules,
-                active,
-                vault: &self.vault,
-                place,
-                info,
-                save: &save,
-                settings: &self.settings,
-                folders: Folders::of(&plan.writes, if is_small { LISTING_PAYS } else { 0 }),
-                done: AtomicU64::new(0),
-            };
             let carried_out = execution.carry_out(plan);
+            // Were its end of the channel kept, the saver would never see that nothing more comes.
+            drop(execution);
             let carried_out = carried_out.and_then(|()| saver::save_whole(run, save));
             // A save that failed is why the rest was stopped.
             let saved = saver::outcome(saver)?;

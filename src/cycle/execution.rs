@@ -43,7 +43,7 @@ pub struct Execution<'a> {
     /// What is remembered.
     pub info: &'a SyncInfo,
     /// Tells the saver that a checkpoint is due.
-    pub save: &'a Sender<Signal>,
+    pub save: Sender<Signal>,
     /// The destination's rules.
     pub settings: &'a DestinationSettings,
     /// What the destination's folders hold.
@@ -121,7 +121,7 @@ impl Execution<'_> {
             self.info.update(&delete.path, |known| known.map(unlike_any))?;
         }
         let (done, saved) = bounded(1);
-        let is_sent = self.run.scope.send(self.save, Signal::Before(done));
+        let is_sent = self.run.scope.send(&self.save, Signal::Before(done));
         if is_sent && self.run.scope.receive(&saved).is_some() {
             return Ok(());
         }

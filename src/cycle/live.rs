@@ -156,6 +156,7 @@ impl Origin {
             destination: None,
             stores: vec![self.store()],
             leads_to: live.place.active.as_ref().map(|active| active.address()),
+            is_small: true,
         };
         let report = conduct(report, &scope, &servers, |run, report| {
             self.look_again(run, &live, looks)?;

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::error::{Error, Kind, Level, Result, fail};
 use crate::http::{self, Http};
@@ -183,6 +183,8 @@ struct Servers<'a> {
     stores: Vec<&'a InfoStore>,
     /// The address of the origin's active node, where that is known from the cycle before; it is no other's by itself.
     leads_to: Option<&'a str>,
+    /// Whether the cycle is a small one.
+    is_small: bool,
 }
 
 impl<'a> Servers<'a> {
@@ -221,30 +223,40 @@ fn conduct(
         .lead_to(servers.leads_to.unwrap_or(servers.origin.address()));
     let (tally, ended) = (Tally::default(), AtomicBool::new(false));
     let (stop, inner) = scope.child();
-    let (problems, listening) = bounded(64);
-    let (result, heard) = thread::scope(|threads| {
-        let (finished, watching) = bounded::<()>(0);
-        let (inner, clients) = (&inner, &clients);
-        threads.spawn(move || {
-            // In the end the scope is done as well, which must cut nothing: connections are used again.
-            if inner.wait(&watching) && http::is_open(&watching) {
-                http::interrupt(clients);
-            }
-        });
-        let listener = threads.spawn(move || listen(&listening, stop));
-        let run = Run {
-            scope: inner,
-            tally: &tally,
-            problems,
-            ended: &ended,
-        };
-        let result = catch_unwind(AssertUnwindSafe(|| body(&run, &mut report)));
+    let run = |problems| Run {
+        scope: &inner,
+        tally: &tally,
+        problems,
+        ended: &ended,
+    };
+    let body = |run: &Run| {
+        let result = catch_unwind(AssertUnwindSafe(|| body(run, &mut report)));
         let result = result.unwrap_or_else(|_| fail(Kind::Panic, "a defect: the cycle panicked"));
-        let result = result.map_err(|error| run.end(error)).ok();
-        drop(finished);
-        drop(run);
-        (result, listener.join().unwrap_or_default())
-    });
+        result.map_err(|error| run.end(error)).ok()
+    };
+    let (result, heard) = match servers.is_small {
+        true => {
+            // To start threads takes longer than such a cycle. Whoever stops the process cuts its requests.
+            let (problems, heard) = unbounded();
+            let result = body(&run(problems));
+            (result, listen(&heard, stop))
+        }
+        false => thread::scope(|threads| {
+            let (finished, watching) = bounded::<()>(0);
+            let (inner, clients) = (&inner, &clients);
+            threads.spawn(move || {
+                // In the end the scope is done as well, which must cut nothing: connections are used again.
+                if inner.wait(&watching) && http::is_open(&watching) {
+                    http::interrupt(clients);
+                }
+            });
+            let (problems, listening) = bounded(64);
+            let listener = threads.spawn(move || listen(&listening, stop));
+            let result = body(&run(problems));
+            drop(finished);
+            (result, listener.join().unwrap_or_default())
+        }),
+    };
     heard.problems.iter().for_each(|problem| report.add(problem));
     report.failed = heard.failures;
     report.finish(&tally, since);

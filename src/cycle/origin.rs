@@ -177,7 +177,9 @@ impl Origin {
 
     /// The HTTP clients, for interrupting.
     pub fn clients(&self) -> Vec<&Http> {
-        self.servers().clients()
+        let mut clients = self.servers().clients();
+        clients.push(self.vault.aside());
+        clients
     }
 
     fn servers(&self) -> Servers<'_> {
@@ -186,6 +188,7 @@ impl Origin {
             destination: None,
             stores: vec![&self.store],
             leads_to: None,
+            is_small: false,
         }
     }
 

@@ -166,9 +166,12 @@ impl Work for Follower<'_> {
         self.destination.lock(scope, stands_by)
     }
 
-    /// Where the origin is of this process, its info in memory is newer than what is stored.
+    /// Where the origin is of this process, its info in memory is newer than what is stored; but not if the store was heard of
+    /// first, or holds what another one has saved.
     fn cycle(&self, scope: &Scope, options: Options, cause: Cause) -> Report {
-        let live = self.origin.and_then(Origin::live).filter(|_| cause == Cause::Change);
+        let told = self.wake.told().filter(|_| cause == Cause::Change);
+        let live = self.origin.and_then(Origin::live);
+        let live = live.filter(|live| told == Some(live.index()));
         let against = match (cause, &live) {
             (Cause::Tick, _) => Against::Stored,
             (Cause::Change, Some(live)) => Against::Live(&live.found),
@@ -219,7 +222,7 @@ impl Daemon {
                     follow(&follower.watch, inner, &follower.wake, &|error| voice.trouble(error));
                 });
             }
-            threads.spawn(|| cut_watches(inner, followers));
+            threads.spawn(|| cut_at_stop(inner, leader.as_ref(), followers));
             drop(events);
             let publish = |report: &Report| self.publish(report);
             let tell = |report| drop(threads.spawn(move || self.tell(&report, scope)));
@@ -503,9 +506,11 @@ fn start<'scope, 'a: 'scope>(
     });
 }
 
-/// Cuts the long polls when the scope is done.
-fn cut_watches(scope: &Scope, followers: &[Follower]) {
+/// Cuts long polls, and what small cycles have in flight, when the scope is done.
+fn cut_at_stop(scope: &Scope, leader: Option<&Leader>, followers: &[Follower]) {
     scope.wait(&never::<()>());
-    let clients: Vec<&Http> = followers.iter().filter_map(|one| one.watch.http()).collect();
+    let mut clients: Vec<&Http> = followers.iter().filter_map(|one| one.watch.http()).collect();
+    clients.extend(followers.iter().flat_map(|one| one.destination.clients()));
+    clients.extend(leader.into_iter().flat_map(|leader| leader.origin.clients()));
     http::interrupt(&clients);
 }

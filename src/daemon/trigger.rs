@@ -84,6 +84,11 @@ impl Wake {
         scope.done().is_none().then_some(Cause::Tick)
     }
 
+    /// The origin's index as last told.
+    pub fn told(&self) -> Option<Hash> {
+        *self.latest()
+    }
+
     fn latest(&self) -> std::sync::MutexGuard<'_, Option<Hash>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
