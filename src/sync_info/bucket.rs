@@ -443,7 +443,7 @@ mod tests {
         }
 
         #[test]
-        fn a_bucket_is_what_a_map_would_be(start in samples::entries(), steps in vec(step(), 0..300)) {
+        fn a_bucket_is_what_a_map_would_be(start in samples::entries(), steps in vec(step(), 0..60)) {
             let mut bucket: Bucket = start.clone().into_iter().collect();
             let mut map: BTreeMap<String, Insight> = start;
             for (path, step) in steps {
