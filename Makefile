@@ -24,14 +24,14 @@ test: static
 	VSYNC_TEST_STATIC="$(CURDIR)/target/static/vsync" \
 	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}" cargo test --locked
 
-# How long cycles and single changes take, and what they cost, beside the least that the same servers need for it, in about
+# How long cycles and single changes take with the static binary, and what they cost, beside the least that the same servers need for it, in about
 # ten minutes; then what sync info costs with no server in the way. Arguments, for the former:
 # make bench BENCH_ARGS='--parts cycles,latency --secrets 1000' (or --help); a million secrets take half an hour and 10 GB:
 # BENCH_ARGS='--parts large --secrets 1000000 --minutes 90'.
-bench:
+bench: static
 	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
 	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
-	cargo bench --locked --bench cycles -- $(BENCH_ARGS)
+	cargo bench --locked --bench cycles -- --binary "$(CURDIR)/target/static/vsync" $(BENCH_ARGS)
 	cargo bench --locked --bench micro
 
 # Load, faults and a monitor, for ten minutes. Arguments: make chaos CHAOS_ARGS='--seed 7 --minutes 1' (or --help).
