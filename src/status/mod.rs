@@ -304,7 +304,7 @@ impl InfoStatus {
             }
             lag.paths += 1;
             if task.operation != Operation::Delete {
-                lag.since = earlier(lag.since.take(), task.insight.update_time);
+                lag.since = earlier(lag.since.take(), task.insight.update_time.to_string().into());
             }
         }
         Ok(())

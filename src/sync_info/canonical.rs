@@ -5,7 +5,7 @@
 use std::io::Write;
 
 use super::entries::Entry;
-use super::known::Time;
+use super::stamp::Time;
 
 /// The bytes of an entry beside those of its path, if the insight is of the usual kind. To begin with enough room.
 pub(super) const USUAL: usize = 96;

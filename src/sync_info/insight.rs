@@ -13,6 +13,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::Hash;
+use super::stamp::{Time, UpdateTime};
 use crate::error::{Error, Kind};
 
 /// What kind of thing is kept at a path.
@@ -94,7 +95,7 @@ pub struct Insight {
     pub version: u64,
     /// When the current version was made, as the origin spells it; of types without a version, when vsync first saw the
     /// fingerprint. Never interpreted, only compared.
-    pub update_time: Box<str>,
+    pub update_time: UpdateTime,
     /// What kind of thing it is.
     #[cfg_attr(test, serde(rename = "type"))]
     pub secret_type: SecretType,
@@ -119,10 +120,10 @@ fn is_zero(number: &u32) -> bool {
 
 impl Insight {
     /// An insight without a fingerprint and without orphans.
-    pub fn new(version: u64, update_time: impl Into<Box<str>>, secret_type: SecretType) -> Insight {
+    pub fn new(version: u64, update_time: impl AsRef<str>, secret_type: SecretType) -> Insight {
         Insight {
             version,
-            update_time: update_time.into(),
+            update_time: update_time.as_ref().into(),
             secret_type,
             fingerprint: None,
             foreign: 0,
@@ -152,7 +153,7 @@ impl Insight {
         };
         let update_time = match before.filter(is_same) {
             Some(before) => before.update_time.clone(),
-            None => now().into(),
+            None => now().as_str().into(),
         };
         Insight { update_time, ..self }
     }
@@ -166,8 +167,7 @@ impl Insight {
         if read.version == self.version && (is_versioned || read.fingerprint == self.fingerprint) {
             return self.clone();
         }
-        let time = self.update_time.clone();
-        read.dated(None, || time.into())
+        read.dated(None, || self.update_time.to_string())
     }
 
     /// Whether both speak of the same state of the secret. Orphans and foreign versions are a destination's own
@@ -184,7 +184,7 @@ impl Insight {
 #[derive(Clone, Copy)]
 pub(super) struct Facts<'a> {
     pub version: u64,
-    pub update_time: &'a str,
+    pub update_time: Time<'a>,
     pub secret_type: SecretType,
     pub fingerprint: Option<&'a Hash>,
     pub foreign: u32,
@@ -195,7 +195,7 @@ impl<'a> From<&'a Insight> for Facts<'a> {
     fn from(insight: &'a Insight) -> Facts<'a> {
         Facts {
             version: insight.version,
-            update_time: &insight.update_time,
+            update_time: insight.update_time.as_time(),
             secret_type: insight.secret_type,
             fingerprint: insight.fingerprint.as_deref(),
             foreign: insight.foreign,
@@ -212,7 +212,7 @@ impl Stored<'_> {
     pub fn facts(&self) -> Facts<'_> {
         Facts {
             version: self.0.version,
-            update_time: &self.0.update_time.0,
+            update_time: Time::of(&self.0.update_time.0),
             secret_type: self.0.secret_type,
             fingerprint: self.0.fingerprint.as_ref(),
             foreign: self.0.foreign,
@@ -440,13 +440,13 @@ mod tests {
     fn a_fingerprint_keeps_the_time_at_which_it_was_first_seen() {
         let seen = |text: &[u8], time: &str| Insight::new(0, time, SecretType::KvV1).with_fingerprint(Hash::of(text));
         let now = || "now".to_owned();
-        let dated = |before: Option<&Insight>| seen(b"a", "").dated(before, now).update_time;
-        assert_eq!(&*dated(Some(&seen(b"a", "then"))), "then");
-        assert_eq!(&*dated(Some(&seen(b"b", "then"))), "now");
-        assert_eq!(&*dated(Some(&seen(b"a", ""))), "now");
-        assert_eq!(&*dated(None), "now");
+        let dated = |before: Option<&Insight>| seen(b"a", "").dated(before, now).update_time.to_string();
+        assert_eq!(dated(Some(&seen(b"a", "then"))), "then");
+        assert_eq!(dated(Some(&seen(b"b", "then"))), "now");
+        assert_eq!(dated(Some(&seen(b"a", ""))), "now");
+        assert_eq!(dated(None), "now");
         let other_type = Insight::new(0, "then", SecretType::Policy).with_fingerprint(Hash::of(b"a"));
-        assert_eq!(&*dated(Some(&other_type)), "now");
+        assert_eq!(dated(Some(&other_type)), "now");
         assert_eq!(plain().dated(None, now), plain());
     }
 
@@ -457,7 +457,7 @@ mod tests {
         assert_eq!(known.or_as_read(read(b"a")), known);
         let changed = known.or_as_read(read(b"b"));
         assert!(!changed.same_as(&known) && changed.fingerprint == read(b"b").fingerprint);
-        assert_eq!(&*changed.update_time, "then");
+        assert_eq!(changed.update_time.to_string(), "then");
         // Without a fingerprint nothing is known to be the same.
         assert!(!known.or_as_read(Insight::new(0, "", SecretType::KvV1)).same_as(&known));
         // A version's own time is not that of its metadata.

@@ -6,7 +6,7 @@
 
 use super::Hash;
 use super::insight::{Facts, Insight, SecretType};
-use super::stamp::Stamp;
+use super::stamp::{Stamp, Time};
 
 /// In the shape: how many digits the time's fraction has, or [`TEXT`].
 const DIGITS: u8 = 0x0f;
@@ -24,8 +24,10 @@ const OWN: u8 = ORPHANS | FOREIGN;
 
 /// Packs an insight, at the end of `out`.
 pub(super) fn pack(out: &mut Vec<u8>, facts: Facts) {
-    let stamp = Stamp::of(facts.update_time);
-    let mut shape = stamp.map_or(TEXT, |stamp| stamp.digits);
+    let mut shape = match facts.update_time {
+        Time::Stamp(stamp) => stamp.digits,
+        Time::Text(_) => TEXT,
+    };
     if facts.fingerprint.is_some() {
         shape |= FINGERPRINT;
     }
@@ -36,9 +38,9 @@ pub(super) fn pack(out: &mut Vec<u8>, facts: Facts) {
         shape |= ORPHANS;
     }
     out.extend_from_slice(&[shape, facts.secret_type as u8]);
-    match stamp {
-        Some(stamp) => out.extend_from_slice(&stamp.number.to_le_bytes()),
-        None => put_text(out, facts.update_time.as_bytes()),
+    match facts.update_time {
+        Time::Stamp(stamp) => out.extend_from_slice(&stamp.number.to_le_bytes()),
+        Time::Text(text) => put_text(out, text.as_bytes()),
     }
     put_number(out, facts.version);
     if let Some(fingerprint) = facts.fingerprint {
@@ -125,12 +127,6 @@ pub(super) struct Parts<'a> {
     orphans: &'a [u8],
 }
 
-/// A time as a number or as text.
-pub(super) enum Time<'a> {
-    Stamp(Stamp),
-    Text(&'a str),
-}
-
 impl<'a> Known<'a> {
     /// The insight whose packed bytes these are.
     #[cfg(test)]
@@ -191,14 +187,7 @@ impl<'a> Known<'a> {
         let parts = self.parts();
         Insight {
             version: parts.version,
-            update_time: match parts.time {
-                Time::Text(text) => text.into(),
-                Time::Stamp(stamp) => {
-                    let mut text = Vec::with_capacity(32);
-                    stamp.write(&mut text);
-                    as_text(&text).into()
-                }
-            },
+            update_time: parts.time.into(),
             secret_type: parts.secret_type,
             fingerprint: parts.fingerprint.map(Box::new),
             foreign: parts.foreign,

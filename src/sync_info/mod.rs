@@ -27,6 +27,7 @@ pub use index::{Hash, Index};
 pub use insight::{Insight, Orphans, SecretType};
 pub use known::Known;
 pub use meta::{FORMAT, Meta, MetaDataPath, Role, Versions};
+pub use stamp::UpdateTime;
 
 use crate::error::{Error, Kind, Result, fail};
 

@@ -1,8 +1,12 @@
-//! Times as numbers, where the number gives back every byte of the text.
+//! Times, held as numbers where the number gives back every byte of the text.
 //!
 //! A million insights hold a million times, nearly all of them in the one form that the servers write. A time is only
 //! ever compared for being the same, so nothing is gained by knowing the calendar: the fields are packed as they stand,
 //! February 31st included. Whatever has another form stays text.
+
+use std::fmt;
+
+use super::known::as_text;
 
 /// Years that a stamp can tell, from [`FIRST_YEAR`] on: as many as fit into 64 bits with all that follows them.
 const YEARS: u64 = 512;
@@ -70,6 +74,89 @@ impl Stamp {
         }
         text[end] = b'Z';
         out.extend_from_slice(&text[..=end]);
+    }
+}
+
+/// A time where it was found: as a number, or as a text that no number gives back.
+#[derive(Clone, Copy)]
+pub(super) enum Time<'a> {
+    Stamp(Stamp),
+    Text(&'a str),
+}
+
+impl Time<'_> {
+    /// The time that is spelt like this.
+    pub fn of(text: &str) -> Time<'_> {
+        Stamp::of(text).map_or(Time::Text(text), Time::Stamp)
+    }
+}
+
+/// When a secret was changed, as its server spells it; empty if it doesn't tell.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UpdateTime(Held);
+
+/// No larger than a text's address, since there may be a million of them, and no allocation.
+#[derive(Clone, PartialEq, Eq)]
+enum Held {
+    Stamp { number: u64, digits: u8 },
+    Text(Box<Text>),
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Text(Box<str>);
+
+impl UpdateTime {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.0, Held::Text(text) if text.0.is_empty())
+    }
+
+    pub(super) fn as_time(&self) -> Time<'_> {
+        match &self.0 {
+            Held::Text(text) => Time::Text(&text.0),
+            &Held::Stamp { number, digits } => Time::Stamp(Stamp { number, digits }),
+        }
+    }
+}
+
+impl From<&str> for UpdateTime {
+    fn from(text: &str) -> UpdateTime {
+        Time::of(text).into()
+    }
+}
+
+impl From<Time<'_>> for UpdateTime {
+    fn from(time: Time) -> UpdateTime {
+        UpdateTime(match time {
+            Time::Stamp(Stamp { number, digits }) => Held::Stamp { number, digits },
+            Time::Text(text) => Held::Text(Box::new(Text(text.into()))),
+        })
+    }
+}
+
+impl fmt::Display for UpdateTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.as_time() {
+            Time::Text(text) => f.pad(text),
+            Time::Stamp(stamp) => {
+                let mut text = Vec::with_capacity(FORM.len() + 11);
+                stamp.write(&mut text);
+                f.pad(as_text(&text))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for UpdateTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_string(), f)
+    }
+}
+
+#[cfg(test)]
+impl serde::Serialize for UpdateTime {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -147,8 +234,11 @@ mod tests {
             any::<String>(),
         ]) {
             if let Some(stamp) = Stamp::of(&text) {
-                prop_assert_eq!(written(stamp), text);
+                prop_assert_eq!(written(stamp), &*text);
             }
+            let time = UpdateTime::from(&*text);
+            prop_assert_eq!(time.is_empty(), text.is_empty());
+            prop_assert_eq!(time.to_string(), text);
         }
     }
 }
