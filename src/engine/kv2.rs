@@ -187,7 +187,7 @@ impl Engine for Kv2 {
     /// they were counted (`list_scan_response_keys_filter_path`). A policy that allows pages only refuses this.
     fn survey(&self, session: Session, folder: &str) -> Result<Option<Survey>> {
         let path = format!("{}detailed-metadata/{folder}", self.mount);
-        let survey = session.listing(&path, "?limit=-1", |reply, body| survey::read(reply, body));
+        let survey = session.listing(&path, "?limit=-1", survey::read);
         survey
             .context(|| format!("list {path}"))
             .map(Option::unwrap_or_default)
