@@ -147,7 +147,7 @@ pub struct Http {
     pools: RwLock<Pools>,
     interrupted: AtomicBool,
     writing: InFlight,
-    pace: Option<Pace>,
+    pace: Option<Arc<Pace>>,
     sent: AtomicU64,
 }
 
@@ -163,11 +163,19 @@ impl Http {
     pub fn new(settings: HttpSettings) -> Http {
         Http {
             pools: RwLock::new(Pools::new(&settings, &settings.address)),
-            pace: settings.rate_limit.map(Pace::new),
+            pace: settings.rate_limit.map(|limit| Arc::new(Pace::new(limit))),
             settings,
             interrupted: AtomicBool::new(false),
             writing: InFlight::default(),
             sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Another client of the same server, for what one's end must not cut of the other's. Both keep to one rate limit.
+    pub fn beside(&self) -> Http {
+        Http {
+            pace: self.pace.clone(),
+            ..Http::new(self.settings.clone())
         }
     }
 
