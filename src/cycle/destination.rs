@@ -420,7 +420,9 @@ impl Destination {
             if let Some(key) = fingerprints::key_for(self.fingerprint_key.as_ref(), origin.meta())? {
                 rules.set_key(&key);
             }
-            let plan = planner.plan(origin)?;
+            // One that is in memory goes on changing: what changes from here on wakes this role again.
+            let index = origin.index();
+            let plan = planner.plan(origin, &index)?;
             let known = resumed.clone().flatten();
             let is_idle = plan.writes.is_empty() && plan.deletes.is_empty();
             let active = match known {
@@ -439,7 +441,7 @@ impl Destination {
                 rules,
                 saved_at: origin.meta().saved_at.clone(),
                 origin_mounts: configured(origin.meta()),
-                index: origin.index().hash(),
+                index: index.hash(),
             })
         };
         match found {
