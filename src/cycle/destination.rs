@@ -227,6 +227,7 @@ impl Destination {
             origin: self.origin.http(),
             destination: Some(self.vault.http()),
             stores: vec![&self.origin_store, &self.store, &self.beside],
+            shared: None,
             leads_to: None,
         }
     }

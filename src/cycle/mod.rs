@@ -181,12 +181,21 @@ struct Servers<'a> {
     origin: &'a Http,
     destination: Option<&'a Http>,
     stores: Vec<&'a InfoStore>,
+    /// One in which another cycle may be at work at the same moment: only a stop, which is the end of both, cuts its requests.
+    /// By the deadline they end by themselves.
+    shared: Option<&'a InfoStore>,
     /// The address of the origin's active node, where that is known from the cycle before; it is no other's by itself.
     leads_to: Option<&'a str>,
 }
 
 impl<'a> Servers<'a> {
     fn clients(&self) -> Vec<&'a Http> {
+        let mut clients = self.own_clients();
+        clients.extend(self.shared.and_then(InfoStore::http));
+        clients
+    }
+
+    fn own_clients(&self) -> Vec<&'a Http> {
         let vaults = [Some(self.origin), self.destination];
         vaults
             .into_iter()
@@ -195,11 +204,31 @@ impl<'a> Servers<'a> {
             .collect()
     }
 
+    /// Cuts what is in flight when the cycle ends, which is when its `inner` scope does, unless it has `finished` before.
+    fn cut_at_end(&self, (scope, inner): (&Scope, &Scope), finished: &Receiver<()>) {
+        if !inner.wait(finished) {
+            return;
+        }
+        let is_stopped = || scope.done() == Some(Done::Stopped);
+        if !is_stopped() {
+            http::interrupt(&self.own_clients());
+            scope.wait(finished);
+        }
+        if is_stopped() {
+            http::interrupt(&self.clients());
+        }
+    }
+
     fn requests(&self) -> Requests {
         Requests {
             origin_vault: self.origin.sent(),
             destination_vault: self.destination.map(Http::sent),
-            consul: self.stores.iter().filter_map(|store| Some(store.http()?.sent())).sum(),
+            consul: self
+                .stores
+                .iter()
+                .chain(&self.shared)
+                .filter_map(|store| Some(store.http()?.sent()))
+                .sum(),
         }
     }
 }
@@ -213,8 +242,7 @@ fn conduct(
 ) -> Report {
     let since = Instant::now();
     let before = servers.requests();
-    let clients = servers.clients();
-    http::revive(&clients);
+    http::revive(&servers.clients());
     // Last time's active node need not be this time's.
     servers
         .origin
@@ -225,9 +253,7 @@ fn conduct(
     let (result, heard) = thread::scope(|threads| {
         let (finished, watching) = bounded::<()>(0);
         threads.spawn(|| {
-            if inner.wait(&watching) {
-                http::interrupt(&clients);
-            }
+            servers.cut_at_end((scope, &inner), &watching);
             drop(watching);
         });
         let listener = threads.spawn(move || listen(&listening, stop));
