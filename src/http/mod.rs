@@ -477,6 +477,20 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_beside_another_keeps_to_the_same_rate() {
+        let own = Http::new(HttpSettings {
+            address: "http://127.0.0.1:1".to_string(),
+            tls: TlsSettings::default(),
+            request_timeout: Duration::from_secs(1),
+            max_retries: 0,
+            rate_limit: NonZeroU32::new(1),
+            connections: 1,
+        });
+        let pace = |http: &Http| http.pace.clone().unwrap();
+        assert!(Arc::ptr_eq(&pace(&own), &pace(&own.beside())));
+    }
+
+    #[test]
     fn loopback_needs_no_proxy() {
         for (address, own) in [
             ("http://127.0.0.1:8200", true),
