@@ -3,6 +3,8 @@
 //! Ticks are an hour apart unless a test says otherwise, so that nothing but the feed can have told. The audit device is played
 //! by the tests (that a real one tells the same is shown in `feed`), so that they can tell what they like, when they like.
 
+mod beside;
+
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;

@@ -7,14 +7,14 @@ use std::thread;
 use super::execution::{Execution, Folders};
 use super::fingerprints;
 use super::identity::{Place, ensure_apart, ensure_held, ensure_no_origin, ensure_rights};
-use super::kept::{Against, Keeper, Kept};
+use super::kept::{Against, Keeper, Kept, spare};
 use super::live::lock;
 use super::mounts::Mounts;
 use super::own_info::OwnInfo;
 use super::plan::{OriginInfo, OriginRules, Plan, Planner};
 use super::prepared::{Planned, Prepared, Purpose, configured};
 use super::preview::{count_tasks, report_orphans, tasks};
-use super::report::Tally;
+use super::report::{Refusals, Tally};
 use super::routes::{Crossings, Routes};
 use super::saver::{self, Saver, signals};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
@@ -214,7 +214,8 @@ impl Destination {
             left = Some(kept);
             Ok(outcome)
         });
-        self.keeper.keep(left.filter(|_| options.repeats), &report, scope);
+        let left = left.filter(|_| options.repeats);
+        self.keeper.keep(left, &report, (against, scope));
         report
     }
 
@@ -228,6 +229,7 @@ impl Destination {
             origin: self.origin.http(),
             destination: Some(self.vault.http()),
             stores: vec![&self.origin_store, &self.store, &self.beside],
+            shared: None,
             leads_to: None,
             is_small: false,
         }
@@ -243,6 +245,7 @@ impl Destination {
             active,
             crossings,
             is_small,
+            refused: mut all_refused,
             ..
         } = planned;
         crossings.report(run);
@@ -250,6 +253,7 @@ impl Destination {
         report.changes = is_small.then(|| (plan.writes.len() + plan.deletes.len()) as u64);
         for refused in plan.refused.drain(..) {
             Tally::add(&run.tally.stuck, u64::from(refused.is_known));
+            run.tally.refuse(&refused.path, None);
             run.failed(&refused.path, refused.error);
         }
         if self.settings.ignore_deletes {
@@ -272,6 +276,7 @@ impl Destination {
         run.tally
             .paths
             .store(unloaded.values().sum::<u64>() + own.info.paths(), Ordering::Relaxed);
+        all_refused.extend(run.tally.refused());
         let (own, info) = own.into_parts();
         Ok((
             outcome,
@@ -280,6 +285,7 @@ impl Destination {
                 own,
                 info,
                 active,
+                refused: all_refused,
             },
         ))
     }
@@ -366,7 +372,9 @@ impl Destination {
         }
         let own = OwnInfo::resume(&self.store, run, kept.own, kept.info);
         let source = (against.found(), first);
-        let planned = self.plan(&own, &kept.place, options, source, Some(kept.active))?;
+        let mut planned = self.plan(&own, &kept.place, options, source, Some(kept.active))?;
+        spare(&mut planned.plan, &kept.refused, run.tally);
+        planned.refused = kept.refused;
         Ok(Prepared {
             place: kept.place,
             own,
@@ -422,7 +430,9 @@ impl Destination {
             if let Some(key) = fingerprints::key_for(self.fingerprint_key.as_ref(), origin.meta())? {
                 rules.set_key(&key);
             }
-            let plan = planner.plan(origin)?;
+            // One that is in memory goes on changing: what changes from here on wakes this role again.
+            let index = origin.index();
+            let plan = planner.plan(origin, &index)?;
             let known = resumed.clone().flatten();
             let is_idle = plan.writes.is_empty() && plan.deletes.is_empty();
             let active = match known {
@@ -435,13 +445,14 @@ impl Destination {
             };
             Ok(Planned {
                 is_small: resumed.is_some(),
+                refused: Refusals::new(),
                 crossings: Crossings::find(origin.meta(), place, &plan),
                 plan,
                 active,
                 rules,
                 saved_at: origin.meta().saved_at.clone(),
                 origin_mounts: configured(origin.meta()),
-                index: origin.index().hash(),
+                index: index.hash(),
             })
         };
         match found {

@@ -147,6 +147,7 @@ impl Execution<'_> {
     fn not_written(&self, write: &Write, error: Option<Error>) {
         Tally::add(&self.run.tally.stuck, u64::from(write.is_known));
         if let Some(error) = error {
+            self.run.tally.refuse_if(&error, &write.path, Some(&write.insight));
             self.run.failed(&write.path, error);
         }
     }
@@ -237,7 +238,10 @@ impl Execution<'_> {
         match self.is_gone(&delete.path) {
             Ok(true) => return true,
             Ok(false) => {}
-            Err(error) => self.run.failed(&delete.path, error),
+            Err(error) => {
+                self.run.tally.refuse_if(&error, &delete.path, None);
+                self.run.failed(&delete.path, error);
+            }
         }
         Tally::add(&self.run.tally.stuck, 1);
         false
@@ -256,6 +260,7 @@ impl Execution<'_> {
             }
             Err(error) => {
                 Tally::add(&self.run.tally.stuck, 1);
+                self.run.tally.refuse_if(&error, &delete.path, None);
                 self.run.failed(&delete.path, error);
             }
         }

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::identity::Place;
 use super::live::lock;
+use super::plan::Plan;
+use super::report::{Refusals, Tally};
 use super::{Found, Outcome, Report};
 use crate::scope::Scope;
 use crate::store::Own;
-use crate::sync_info::SyncInfo;
+use crate::sync_info::{Insight, SyncInfo};
 use crate::vault::Active;
 
 /// What a cycle compares the destination's info with.
@@ -51,6 +53,8 @@ pub struct Kept {
     pub info: SyncInfo,
     /// The origin's active node, if it was asked.
     pub active: Option<Active>,
+    /// What was refused since the last tick: changes of other paths are no reason to ask again.
+    pub refused: Refusals,
 }
 
 impl Kept {
@@ -60,13 +64,28 @@ impl Kept {
     }
 }
 
+/// Takes out of a plan what was refused before and is still the same.
+pub fn spare(plan: &mut Plan, refused: &Refusals, tally: &Tally) {
+    let is_news = |path: &str, insight: Option<&Insight>, is_known| {
+        let is_news = refused.get(path).is_none_or(|known| known.as_ref() != insight);
+        Tally::add(&tally.stuck, u64::from(!is_news && is_known));
+        is_news
+    };
+    plan.writes
+        .retain(|write| is_news(&write.path, Some(&write.insight), write.is_known));
+    plan.refused.retain(|one| is_news(&one.path, None, one.is_known));
+    plan.deletes.retain(|delete| is_news(&delete.path, None, true));
+}
+
 /// Keeps it from cycle to cycle.
 #[derive(Default)]
 pub struct Keeper {
     /// With the scope of the lock under which it is true.
     kept: Mutex<Option<(Kept, Scope)>>,
-    /// Deletes since the last cycle that came with the tick.
-    deleted: AtomicU64,
+    /// Deletes of the last cycle that came with the tick.
+    at_tick: AtomicU64,
+    /// Deletes of cycles that changes have started, since the last one that came with the tick and held none back.
+    by_changes: AtomicU64,
 }
 
 impl Keeper {
@@ -74,7 +93,7 @@ impl Keeper {
     pub fn take(&self, against: Against) -> Option<Kept> {
         let kept = lock(&self.kept).take();
         if !against.is_for_a_change() {
-            self.deleted.store(0, Ordering::Relaxed);
+            self.at_tick.store(0, Ordering::Relaxed);
             return None;
         }
         kept.filter(|(_, while_locked)| while_locked.done().is_none())
@@ -82,15 +101,60 @@ impl Keeper {
     }
 
     /// Keeps what a cycle has left, if all that it did is stored.
-    pub fn keep(&self, left: Option<Kept>, report: &Report, while_locked: &Scope) {
-        self.deleted.fetch_add(report.deleted, Ordering::Relaxed);
+    pub fn keep(&self, left: Option<Kept>, report: &Report, (against, while_locked): (Against, &Scope)) {
         let is_stored = matches!(report.result, Outcome::Saved | Outcome::Unchanged | Outcome::Partial);
-        let left = left.filter(|_| is_stored && report.ended_by.is_none());
+        let is_whole = is_stored && report.ended_by.is_none();
+        if against.is_for_a_change() {
+            self.by_changes.fetch_add(report.deleted, Ordering::Relaxed);
+        } else {
+            self.at_tick.store(report.deleted, Ordering::Relaxed);
+            if is_whole && report.held == 0 {
+                self.by_changes.store(0, Ordering::Relaxed);
+            }
+        }
+        let left = left.filter(|_| is_whole);
         *lock(&self.kept) = left.map(|left| (left, while_locked.clone()));
     }
 
-    /// How many deletes there were since the last tick.
+    /// How many deletes there were that count as if they were this cycle's. One that a change starts goes on where the last
+    /// tick's ended; one that comes with the tick would have found all that those in between were told of.
     pub fn deleted(&self) -> u64 {
-        self.deleted.load(Ordering::Relaxed)
+        self.at_tick.load(Ordering::Relaxed) + self.by_changes.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync_info::Role;
+
+    /// Without hints a tick's cycle would have found all of these deletes, and held all of them back.
+    #[test]
+    fn a_tick_counts_what_small_cycles_have_deleted_before_it() {
+        let keeper = Keeper::default();
+        let (_stop, scope) = Scope::root();
+        let cycle = |against, deleted, held| {
+            keeper.take(against);
+            let before = keeper.deleted();
+            let mut report = Report::begin(Role::Destination, "d");
+            (report.deleted, report.held) = (deleted, held);
+            keeper.keep(None, &report, (against, &scope));
+            before
+        };
+        assert_eq!(cycle(Against::Stored, 3, 0), 0);
+        assert_eq!(
+            cycle(Against::Changed, 4, 0),
+            3,
+            "a small cycle goes on where the tick ended"
+        );
+        assert_eq!(cycle(Against::Changed, 0, 2), 7);
+        assert_eq!(cycle(Against::Stored, 0, 2), 4, "what is held back stays so");
+        assert_eq!(
+            cycle(Against::Stored, 5, 0),
+            4,
+            "until it is allowed, or not gone any more"
+        );
+        assert_eq!(cycle(Against::Stored, 0, 0), 0, "each tick by itself");
+        assert_eq!(cycle(Against::Changed, 0, 0), 0);
     }
 }

@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
+
 use super::identity::Place;
+use super::origin::ensure_same_mounts;
 use super::report::Tally;
 use super::{Found, Origin, Outcome, Report, Run, Servers, conduct, workers};
 use crate::engine::{DataPath, Presence};
@@ -33,22 +36,80 @@ pub struct Live {
 /// Keeps the info from cycle to cycle.
 #[derive(Default)]
 pub struct Keeper {
-    /// `None` before the first whole cycle, and after a save that failed. Changed only by who holds `turn`.
-    live: Mutex<Option<Arc<Live>>>,
-    /// Held by a small cycle as long as it lasts, and by a full one from its last look to its save.
-    turn: Mutex<Turn>,
+    /// Never held for longer than it takes to look: destinations want the info while a cycle is at work on it.
+    state: Mutex<State>,
+    /// Whose turn it is to work on the info and on what is known of the store: a small cycle's, or a full one's at its beginning
+    /// and at its end.
+    turn: Turn,
 }
 
 #[derive(Default)]
-struct Turn {
-    /// Paths that small cycles looked at since the present full cycle began; `None` while none runs.
+struct State {
+    /// `None` before the first whole cycle, after a small one that failed, and after a full one that found its data paths not
+    /// to be what they were.
+    live: Option<Arc<Live>>,
+    /// Paths about which small cycles found out something since the present full cycle began; `None` while none runs.
     touched: Option<BTreeSet<String>>,
+    /// A full cycle is at its end: what it saves may be seen in the store before it is here.
+    is_held: bool,
+}
+
+/// What is known to be stored, and the info in memory.
+type Begun = (Arc<Mutex<Own>>, Option<Arc<Live>>);
+
+/// A lock for which nobody waits longer than its own scope lasts, and which goes round: whoever gives it back and wants it again
+/// at once, as small cycles do while there are changes, lets the one that waits go first.
+#[derive(Default)]
+struct Turn {
+    /// Of whoever is the next one.
+    next: Token,
+    own: Token,
+}
+
+/// What only one has.
+struct Token {
+    give: Sender<()>,
+    free: Receiver<()>,
+}
+
+/// The lock, held.
+struct Taken<'a>(&'a Token);
+
+impl Default for Token {
+    fn default() -> Token {
+        let (give, free) = bounded(1);
+        // There is room for it.
+        let _ = give.try_send(());
+        Token { give, free }
+    }
+}
+
+impl Token {
+    fn take(&self, scope: &Scope) -> Result<Taken<'_>> {
+        match scope.receive(&self.free) {
+            Some(()) => Ok(Taken(self)),
+            None => scope.check().and_then(|()| fail(Kind::Stopped, "stopped")),
+        }
+    }
+}
+
+impl Turn {
+    fn wait(&self, scope: &Scope) -> Result<Taken<'_>> {
+        let _next = self.next.take(scope)?;
+        self.own.take(scope)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.give.try_send(());
+    }
 }
 
 /// The info, while no small cycle runs.
 pub struct Kept<'a> {
     keeper: &'a Keeper,
-    turn: MutexGuard<'a, Turn>,
+    _turn: Taken<'a>,
 }
 
 /// Locks, whatever became of the thread that held it last: nothing here is ever half changed.
@@ -74,36 +135,59 @@ impl Live {
 }
 
 impl Keeper {
-    /// For the beginning of a full cycle, which found `own` stored: what is to be known of the store from now on, and the info in
-    /// memory if it is that of the same save. If not, somebody else has written, and it is no more.
-    pub fn begin(&self, own: Own) -> (Arc<Mutex<Own>>, Option<Arc<Live>>) {
-        let mut turn = lock(&self.turn);
-        let mut live = lock(&self.live);
-        live.take_if(|live| !lock(&live.own).is_same_save(&own));
-        turn.touched = live.is_some().then(BTreeSet::new);
-        match &*live {
+    /// For the beginning of a full cycle, which `read`s what is stored while no small one writes there: what is to be known of
+    /// the store from now on, and the info in memory if it is that of the same save. If not, somebody else has written, and it
+    /// is no more.
+    ///
+    /// # Errors
+    /// Those of `read`, or if the scope ends first.
+    pub fn begin(&self, scope: &Scope, read: impl FnOnce() -> Result<Own>) -> Result<Begun> {
+        let _turn = self.turn.wait(scope)?;
+        let own = read()?;
+        let mut state = lock(&self.state);
+        state.live.take_if(|live| !lock(&live.own).is_same_save(&own));
+        state.touched = state.live.is_some().then(BTreeSet::new);
+        Ok(match &state.live {
             Some(live) => (live.own.clone(), Some(live.clone())),
             None => (Arc::new(Mutex::new(own)), None),
-        }
+        })
     }
 
     /// Lets no small cycle begin, and waits for the end of the one that runs.
-    pub fn hold(&self) -> Kept<'_> {
-        Kept {
+    ///
+    /// # Errors
+    /// If the scope ends first.
+    pub fn hold(&self, scope: &Scope) -> Result<Kept<'_>> {
+        let turn = self.turn.wait(scope)?;
+        lock(&self.state).is_held = true;
+        Ok(Kept {
             keeper: self,
-            turn: lock(&self.turn),
-        }
+            _turn: turn,
+        })
     }
 
     /// For the end of a full cycle, whatever became of it.
     pub fn end(&self) {
-        lock(&self.turn).touched = None;
+        lock(&self.state).touched = None;
     }
 
-    /// The info, also while a cycle runs on it.
+    /// The info in memory is no more: until a full cycle is whole, there are no small ones.
+    pub fn forget(&self) {
+        lock(&self.state).live = None;
+    }
+
+    /// The info, as long as the lock is held under which it was saved, and unless what is stored may be newer.
     fn current(&self) -> Option<Arc<Live>> {
-        let live = lock(&self.live).clone();
+        let state = lock(&self.state);
+        let live = state.live.clone().filter(|_| !state.is_held);
         live.filter(|live| live.while_locked.done().is_none())
+    }
+
+    /// Of these paths more is known than any full cycle has listed that runs now.
+    fn touch(&self, paths: Vec<String>) {
+        if let Some(touched) = &mut lock(&self.state).touched {
+            touched.extend(paths);
+        }
     }
 }
 
@@ -113,7 +197,8 @@ impl Kept<'_> {
     /// # Errors
     /// None that can be met.
     pub fn carry_over(&self, info: &SyncInfo) -> Result<()> {
-        let (Some(live), Some(touched)) = (&*lock(&self.keeper.live), &self.turn.touched) else {
+        let state = lock(&self.keeper.state);
+        let (Some(live), Some(touched)) = (&state.live, &state.touched) else {
             return Ok(());
         };
         for path in touched {
@@ -125,7 +210,13 @@ impl Kept<'_> {
 
     /// From now on this is the info.
     pub fn replace(self, live: Live) {
-        *lock(&self.keeper.live) = Some(Arc::new(live));
+        lock(&self.keeper.state).live = Some(Arc::new(live));
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        lock(&self.keeper.state).is_held = false;
     }
 }
 
@@ -138,15 +229,17 @@ impl Origin {
     /// Looks at what may have changed: `changed` gives the paths, as the API spells them, and is asked only when the
     /// cycle can begin. Before what was found is saved, `hand_over` is called with it. `None` if there is nothing to look at, or
     /// no info in memory, in which case nothing is asked for.
-    pub fn small_cycle(&self, changed: &dyn Fn() -> Vec<String>, hand_over: &(dyn Fn(&Live) + Sync)) -> Option<Report> {
-        let mut turn = lock(&self.keeper.turn);
+    pub fn small_cycle(
+        &self,
+        scope: &Scope,
+        changed: &dyn Fn() -> Vec<String>,
+        hand_over: &(dyn Fn(&Live) + Sync),
+    ) -> Option<Report> {
+        let _turn = self.keeper.turn.wait(scope).ok()?;
         let live = self.keeper.current()?;
         let looks = self.looks(&live, changed());
         if looks.is_empty() {
             return None;
-        }
-        if let Some(touched) = &mut turn.touched {
-            touched.extend(looks.iter().map(|(_, path)| path.clone()));
         }
         let mut report = Report::begin(Role::Origin, &self.settings().name);
         report.changes = Some(looks.len() as u64);
@@ -154,12 +247,14 @@ impl Origin {
         let servers = Servers {
             origin: self.vault().aside(),
             destination: None,
-            stores: vec![self.store()],
+            stores: Vec::new(),
+            shared: Some(self.store()),
             leads_to: live.place.active.as_ref().map(|active| active.address()),
             is_small: true,
         };
         let report = conduct(report, &scope, &servers, |run, report| {
-            self.look_again(run, &live, looks)?;
+            let found = self.look_again(run, &live, looks)?;
+            self.keeper.touch(found);
             hand_over(&live);
             let is_new = self.save(run, &live)?;
             report.origin_index = Some(live.index());
@@ -167,7 +262,7 @@ impl Origin {
         });
         if report.ended_by.is_some() || report.result == Outcome::Aborted || report.result == Outcome::Timeout {
             // What is stored is not known for certain any more; the next full cycle finds out.
-            *lock(&self.keeper.live) = None;
+            self.keeper.forget();
         }
         Some(report)
     }
@@ -186,7 +281,8 @@ impl Origin {
         looks.into_iter().collect()
     }
 
-    fn look_again(&self, run: &Run, live: &Live, looks: Vec<(usize, String)>) -> Result<()> {
+    /// Looks at these secrets and puts what is found; the paths of those of which that is known now.
+    fn look_again(&self, run: &Run, live: &Live, looks: Vec<(usize, String)>) -> Result<Vec<String>> {
         let found = Mutex::new(Vec::new());
         workers::run_all(run, self.settings().num_workers, looks, |(number, path)| {
             let engine = &live.place.data_paths[number].engine;
@@ -196,21 +292,43 @@ impl Origin {
             }
         });
         run.check()?;
+        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.ensure_gone_from_same_mounts(run, live, &found)?;
+        let mut known = Vec::new();
         // One after the other: whether a secret is the last one of its data path depends on the others.
-        for (number, path, presence) in found.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            self.put_again(run, live, (&live.place.data_paths[number], &path), presence)?;
+        for (number, path, presence) in found {
+            if self.put_again(run, live, (&live.place.data_paths[number], &path), presence)? {
+                known.push(path);
+            }
         }
         run.tally.paths.store(live.found.info.paths(), Ordering::Relaxed);
-        Ok(())
+        Ok(known)
     }
 
+    /// That a secret is not in a mount which was made anew says nothing of what became of it.
+    fn ensure_gone_from_same_mounts(&self, run: &Run, live: &Live, found: &[(usize, String, Presence)]) -> Result<()> {
+        let gone = found
+            .iter()
+            .filter(|(_, _, presence)| !matches!(presence, Presence::Present(_)));
+        let mut numbers: Vec<usize> = gone.map(|(number, _, _)| *number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut now = Vec::new();
+        for number in numbers {
+            let configured = &live.place.data_paths[number].configured;
+            now.push(DataPath::resolve(self.vault().within_aside(run.scope), configured)?);
+        }
+        ensure_same_mounts(Some(&live.found.meta), &now)
+    }
+
+    /// Puts what was found; whether that can be done.
     fn put_again(
         &self,
         run: &Run,
         live: &Live,
         (data_path, path): (&DataPath, &str),
         presence: Presence,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let info = &live.found.info;
         let before = info.get(path)?;
         let now: Option<Insight> = match presence {
@@ -221,7 +339,7 @@ impl Origin {
             (None, Some(_)) => &run.tally.added,
             (Some(_), None) => &run.tally.deleted,
             (Some(before), Some(now)) if before != now => &run.tally.updated,
-            _ => return Ok(()),
+            _ => return Ok(true),
         };
         if now.is_none() && !info.any(|other| other != path && data_path.holds(other)) {
             let why = format!(
@@ -230,10 +348,11 @@ impl Origin {
                 data_path.configured
             );
             run.warn(Some(path), Error::new(Kind::Refused, why));
-            return Ok(());
+            return Ok(false);
         }
         Tally::add(counter, 1);
-        info.update(path, |_| now)
+        info.update(path, |_| now)?;
+        Ok(true)
     }
 
     fn save(&self, run: &Run, live: &Live) -> Result<bool> {
@@ -244,5 +363,48 @@ impl Origin {
             return fail(Kind::Conflict, "its sync info was not saved before");
         }
         self.store().save(run.scope, &mut own, &live.found.info, meta)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// One thread wants it again and again, and never pauses.
+    #[test]
+    fn nobody_is_kept_from_his_turn() {
+        let (_stop, root) = Scope::root();
+        let scope = root.within(Duration::from_secs(60));
+        let (turn, is_over) = (Turn::default(), AtomicBool::new(false));
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) && scope.done().is_none() {
+                    let _taken = turn.wait(&scope);
+                    thread::yield_now();
+                }
+            });
+            for _ in 0..100 {
+                assert!(turn.wait(&scope).is_ok());
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_wait_for_the_turn_ends_with_its_scope() {
+        let (stop, scope) = Scope::root();
+        let turn = Turn::default();
+        let taken = turn.wait(&scope);
+        assert!(taken.is_ok());
+        let late = turn.wait(&scope.within(Duration::ZERO)).err();
+        assert_eq!(late.map(|error| error.kind()), Some(Kind::Timeout));
+        drop(taken);
+        assert!(turn.wait(&scope).is_ok(), "who gave up stands in nobody's way");
+        stop.stop();
+        assert!(turn.wait(&scope).is_err());
     }
 }

@@ -181,6 +181,9 @@ struct Servers<'a> {
     origin: &'a Http,
     destination: Option<&'a Http>,
     stores: Vec<&'a InfoStore>,
+    /// One in which another cycle may be at work at the same moment: only a stop, which is the end of both, cuts its requests.
+    /// By the deadline they end by themselves.
+    shared: Option<&'a InfoStore>,
     /// The address of the origin's active node, where that is known from the cycle before; it is no other's by itself.
     leads_to: Option<&'a str>,
     /// Whether the cycle is a small one.
@@ -189,6 +192,12 @@ struct Servers<'a> {
 
 impl<'a> Servers<'a> {
     fn clients(&self) -> Vec<&'a Http> {
+        let mut clients = self.own_clients();
+        clients.extend(self.shared.and_then(InfoStore::http));
+        clients
+    }
+
+    fn own_clients(&self) -> Vec<&'a Http> {
         let vaults = [Some(self.origin), self.destination];
         vaults
             .into_iter()
@@ -197,11 +206,32 @@ impl<'a> Servers<'a> {
             .collect()
     }
 
+    /// Cuts what is in flight when the cycle ends, which is when its `inner` scope does, unless it has `finished` before.
+    fn cut_at_end(&self, (scope, inner): (&Scope, &Scope), finished: &Receiver<()>) {
+        // When it has finished its scope ends as well, which must cut nothing: connections are used again.
+        if !inner.wait(finished) || !http::is_open(finished) {
+            return;
+        }
+        let is_stopped = || scope.done() == Some(Done::Stopped) && http::is_open(finished);
+        if !is_stopped() {
+            http::interrupt(&self.own_clients());
+            scope.wait(finished);
+        }
+        if is_stopped() {
+            http::interrupt(&self.clients());
+        }
+    }
+
     fn requests(&self) -> Requests {
         Requests {
             origin_vault: self.origin.sent(),
             destination_vault: self.destination.map(Http::sent),
-            consul: self.stores.iter().filter_map(|store| Some(store.http()?.sent())).sum(),
+            consul: self
+                .stores
+                .iter()
+                .chain(&self.shared)
+                .filter_map(|store| Some(store.http()?.sent()))
+                .sum(),
         }
     }
 }
@@ -215,8 +245,7 @@ fn conduct(
 ) -> Report {
     let since = Instant::now();
     let before = servers.requests();
-    let clients = servers.clients();
-    http::revive(&clients);
+    http::revive(&servers.clients());
     // Last time's active node need not be this time's.
     servers
         .origin
@@ -243,13 +272,8 @@ fn conduct(
         }
         false => thread::scope(|threads| {
             let (finished, watching) = bounded::<()>(0);
-            let (inner, clients) = (&inner, &clients);
-            threads.spawn(move || {
-                // In the end the scope is done as well, which must cut nothing: connections are used again.
-                if inner.wait(&watching) && http::is_open(&watching) {
-                    http::interrupt(clients);
-                }
-            });
+            let inner = &inner;
+            threads.spawn(move || servers.cut_at_end((scope, inner), &watching));
             let (problems, listening) = bounded(64);
             let listener = threads.spawn(move || listen(&listening, stop));
             let result = body(&run(problems));

@@ -110,14 +110,14 @@ impl Origin {
     ) -> Result<Outcome> {
         let reserve = options.reserve(self.settings.tick);
         let place = self.place(run.scope, reserve).context(|| "origin")?;
-        let own = self.store.own(run.scope)?;
-        self.ensure_own_name(own.meta.as_ref())?;
-        fingerprints::ensure_same(own.meta.as_ref(), place.fingerprint_check.as_ref(), options.full)?;
+        let (own, live) = self.keeper.begin(run.scope, || self.store.own(run.scope))?;
+        let known = lock(&own).meta.clone();
+        self.ensure_own_name(known.as_ref())?;
+        fingerprints::ensure_same(known.as_ref(), place.fingerprint_check.as_ref(), options.full)?;
         if !options.allow_mass_delete {
-            ensure_same_mounts(own.meta.as_ref(), &place.data_paths)?;
-            ensure_same_vault(own.meta.as_ref(), &place)?;
+            self.guard(ensure_same_mounts(known.as_ref(), &place.data_paths))?;
+            self.guard(ensure_same_vault(known.as_ref(), &place))?;
         }
-        let (own, live) = self.keeper.begin(own);
         let before = Before::new(run, || match &live {
             Some(live) => Previous::kept(live.clone(), &self.store, run),
             None => Previous::load(&self.store, run, &own),
@@ -150,10 +150,10 @@ impl Origin {
             run.check()?;
             ensure_still_active(self.vault.within(run.scope), place.active.as_ref())?;
             // Small cycles wait from here on.
-            let kept = held.insert(self.keeper.hold());
+            let kept = held.insert(self.keeper.hold(run.scope)?);
             kept.carry_over(&info)?;
             if !options.allow_mass_delete {
-                previous.ensure_not_emptied(&self.settings.filter, &place.data_paths, &info)?;
+                self.guard(previous.ensure_not_emptied(&self.settings.filter, &place.data_paths, &info))?;
             }
             previous.count_changes(run.tally, &info, options.dry_run.then_some(&mut *report));
             if options.dry_run {
@@ -186,10 +186,16 @@ impl Origin {
         Servers {
             origin: self.vault.http(),
             destination: None,
-            stores: vec![&self.store],
+            stores: Vec::new(),
+            shared: Some(&self.store),
             leads_to: None,
             is_small: false,
         }
+    }
+
+    /// Where a full cycle believes nothing of what it sees, a small one must not either.
+    fn guard(&self, outcome: Result<()>) -> Result<()> {
+        outcome.inspect_err(|_| self.keeper.forget())
     }
 
     /// Two origins that share a sync path would take each other's secrets for deleted.
@@ -232,7 +238,7 @@ impl Origin {
 }
 
 /// The same mount path with another UUID is another mount: its emptiness says nothing about the old one's secrets.
-fn ensure_same_mounts(known: Option<&Meta>, data_paths: &[DataPath]) -> Result<()> {
+pub(super) fn ensure_same_mounts(known: Option<&Meta>, data_paths: &[DataPath]) -> Result<()> {
     for data_path in data_paths {
         let same_path = |known: &&crate::sync_info::MetaDataPath| known.path == data_path.configured;
         let before = known.and_then(|meta| meta.data_paths.iter().find(same_path));

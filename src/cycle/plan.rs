@@ -225,12 +225,11 @@ pub fn is_unsynced(insight: &Insight) -> bool {
 }
 
 impl Planner<'_> {
-    /// Compares the two infos where they differ, and decides what to do.
+    /// Compares the two infos where they differ, and decides what to do. `index` is the origin's as it was before.
     ///
     /// # Errors
     /// If the ends have different numbers of buckets, or the stores don't answer.
-    pub fn plan(&self, origin: &OriginInfo) -> Result<Plan> {
-        let index = origin.index();
+    pub fn plan(&self, origin: &OriginInfo, index: &Index) -> Result<Plan> {
         if index.count() != self.info.count() {
             let why = format!(
                 "the origin's sync info has {} buckets, this destination's has {}: set numBuckets to the same number",
@@ -243,7 +242,7 @@ impl Planner<'_> {
         let forbidden = self.place.origin_prefixes(origin.meta());
         let differing: Vec<usize> = match self.full {
             true => (0..index.len()).collect(),
-            false => self.info.changed_since(&index),
+            false => self.info.changed_since(index),
         };
         let mut plan = Plan::default();
         (self.load)(&differing)?;

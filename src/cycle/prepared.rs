@@ -4,6 +4,7 @@
 use super::identity::Place;
 use super::own_info::OwnInfo;
 use super::plan::{OriginRules, Plan};
+use super::report::Refusals;
 use super::routes::Crossings;
 use crate::sync_info::{Hash, Meta};
 use crate::vault::Active;
@@ -24,6 +25,8 @@ pub(crate) struct Planned {
     pub active: Option<Active>,
     /// Whether it was made by what the last cycle has left, for what has changed since.
     pub is_small: bool,
+    /// What was refused before, and is left out of the plan as long as it is the same.
+    pub refused: Refusals,
     /// Mounts here that hold what comes from mounts of the other KV version.
     pub crossings: Crossings,
 }

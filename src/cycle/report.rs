@@ -1,14 +1,17 @@
 //! What a cycle did. The JSON line, the text line and the exit code are all read from here.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
 
 use super::Problem;
-use crate::error::Level;
-use crate::sync_info::{Hash, Operation, Role};
+use super::live::lock;
+use crate::error::{Error, Kind, Level};
+use crate::sync_info::{Hash, Insight, Operation, Role};
 use crate::time;
 
 /// At most this many problems are listed; all are counted.
@@ -146,9 +149,31 @@ pub struct Tally {
     pub orphans: AtomicU64,
     /// Paths that the info lists.
     pub paths: AtomicU64,
+    /// What was refused; to ask again at once would change nothing.
+    refused: Mutex<Refusals>,
 }
 
+/// Origin paths of which something was refused: a write with the origin's insight of then, and else without.
+pub type Refusals = BTreeMap<Box<str>, Option<Insight>>;
+
 impl Tally {
+    /// Notes what was refused.
+    pub fn refuse(&self, path: &str, insight: Option<&Insight>) {
+        lock(&self.refused).insert(path.into(), insight.cloned());
+    }
+
+    /// As [`refuse`](Self::refuse), if that is what the error says: others may pass.
+    pub fn refuse_if(&self, error: &Error, path: &str, insight: Option<&Insight>) {
+        if matches!(error.kind(), Kind::Denied | Kind::Refused) {
+            self.refuse(path, insight);
+        }
+    }
+
+    /// What was noted.
+    pub fn refused(&self) -> Refusals {
+        std::mem::take(&mut *lock(&self.refused))
+    }
+
     /// Adds `number` to `counter`.
     pub fn add(counter: &AtomicU64, number: u64) {
         counter.fetch_add(number, Ordering::Relaxed);

@@ -54,11 +54,11 @@ pub fn follow(
             changes.take();
             continue;
         }
-        let report = origin.small_cycle(&|| changes.take(), hand_over);
+        let report = origin.small_cycle(scope, &|| changes.take(), hand_over);
         let Some(report) = report.filter(|_| scope.done().is_none()) else {
             continue;
         };
-        if origin.live().is_none() {
+        if report.ended_by.is_some() {
             wake.stir();
         }
         voice.tell(News::Cycle(Box::new(report)));

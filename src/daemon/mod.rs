@@ -40,6 +40,8 @@ pub use looks::{routes, status};
 pub use notify::Notify;
 pub use systemd::Systemd;
 
+/// The longest pause after a cycle that failed, however many changes there are.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Events that may wait for the listener.
 const EVENTS: usize = 64;
 
@@ -105,6 +107,8 @@ struct Round {
     seen: Option<Hash>,
     /// Further cycles are pointless.
     is_fatal: bool,
+    /// It failed, or took too long.
+    is_failed: bool,
 }
 
 impl<'a> Leader<'a> {
@@ -274,6 +278,7 @@ impl Daemon {
         let mut held = None;
         let mut cause = Cause::Tick;
         let mut ticked = Instant::now();
+        let mut failures = 0;
         while scope.done().is_none() {
             let round = self.round(work, voice, scope, (&mut held, &options, cause));
             if cause == Cause::Tick {
@@ -291,11 +296,20 @@ impl Daemon {
                 continue;
             }
             let while_held = held.as_ref().map_or_else(|| scope.clone(), |held| held.within(scope));
+            failures = if round.is_failed { failures + 1 } else { 0 };
+            if failures > 0 {
+                // Else a server that is down would be asked again by every change.
+                while_held.sleep(http::backoff(failures, LONGEST_PAUSE).min(left));
+            }
+            let left = work.tick().saturating_sub(ticked.elapsed());
             if let Some(woken_by) = wake.wait(&while_held, left, round.seen) {
                 cause = woken_by;
                 log::debug!("{}: {cause}", voice.member.who());
             }
-            stand_by_if_lost(work, voice, scope, &mut held);
+            if stand_by_if_lost(work, voice, scope, &mut held) {
+                // Whoever had the lock meanwhile may have saved.
+                cause = Cause::Tick;
+            }
         }
     }
 
@@ -326,6 +340,7 @@ impl Daemon {
                     began,
                     seen: None,
                     is_fatal: true,
+                    is_failed: true,
                 };
             }
         };
@@ -335,6 +350,7 @@ impl Daemon {
             began: report.began,
             seen: report.origin_index,
             is_fatal: report.ended_by == Some(Level::Fatal),
+            is_failed: matches!(report.result, Outcome::Failed | Outcome::Timeout),
         };
         // What is fatal to it lets another one try.
         *held = Some(ready).filter(|_| !round.is_fatal);
@@ -467,16 +483,18 @@ fn take_back(options: &Cell<Options>, voice: &Voice, why: &str) {
     }
 }
 
-/// If the lock was lost, waits for it as long as the scope lasts, and tries again at each tick if it can't be had.
-fn stand_by_if_lost(work: &dyn Work, voice: &Voice, scope: &Scope, held: &mut Option<Held>) {
+/// If the lock was lost, waits for it as long as the scope lasts, and tries again at each tick if it can't be had; whether it
+/// was.
+fn stand_by_if_lost(work: &dyn Work, voice: &Voice, scope: &Scope, held: &mut Option<Held>) -> bool {
     let lost = held.as_ref().and_then(Held::lost);
     let Some(lost) = lost.filter(|_| scope.done().is_none()) else {
-        return;
+        return false;
     };
     let why = format!("{lost}; no cycle runs until it is taken again");
     voice.trouble(Error::new(Kind::Conflict, why));
     *held = None;
     voice.member.wait(|| take_again(work, voice, scope, held));
+    true
 }
 
 fn take_again(work: &dyn Work, voice: &Voice, scope: &Scope, held: &mut Option<Held>) {

@@ -147,7 +147,7 @@ pub struct Http {
     pools: RwLock<Pools>,
     interrupted: AtomicBool,
     writing: InFlight,
-    pace: Option<Pace>,
+    pace: Option<Arc<Pace>>,
     sent: AtomicU64,
 }
 
@@ -163,11 +163,19 @@ impl Http {
     pub fn new(settings: HttpSettings) -> Http {
         Http {
             pools: RwLock::new(Pools::new(&settings, &settings.address)),
-            pace: settings.rate_limit.map(Pace::new),
+            pace: settings.rate_limit.map(|limit| Arc::new(Pace::new(limit))),
             settings,
             interrupted: AtomicBool::new(false),
             writing: InFlight::default(),
             sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Another client of the same server, for what one's end must not cut of the other's. Both keep to one rate limit.
+    pub fn beside(&self) -> Http {
+        Http {
+            pace: self.pace.clone(),
+            ..Http::new(self.settings.clone())
         }
     }
 
@@ -471,6 +479,20 @@ mod tests {
         assert_eq!(pause_before(0, Some("2")), Duration::from_secs(2));
         assert_eq!(pause_before(0, Some("86400")), LONGEST_PAUSE);
         assert!(backoff(u32::MAX, Duration::from_secs(5)) <= Duration::from_secs(5));
+    }
+
+    #[test]
+    fn who_asks_beside_another_keeps_to_the_same_rate() {
+        let own = Http::new(HttpSettings {
+            address: "http://127.0.0.1:1".to_string(),
+            tls: TlsSettings::default(),
+            request_timeout: Duration::from_secs(1),
+            max_retries: 0,
+            rate_limit: NonZeroU32::new(1),
+            connections: 1,
+        });
+        let pace = |http: &Http| http.pace.clone().unwrap();
+        assert!(Arc::ptr_eq(&pace(&own), &pace(&own.beside())));
     }
 
     #[test]

@@ -86,9 +86,10 @@ impl Vault {
                 connections,
             })
         };
+        let own = http(settings.connections);
         Vault {
-            http: http(settings.connections),
-            aside: http(settings.connections),
+            aside: own.beside(),
+            http: own,
             keeper: http(1),
             settings,
             held: Held::default(),
