@@ -19,6 +19,7 @@ mod mounts;
 mod origin;
 mod own_info;
 mod plan;
+mod preparation;
 mod prepared;
 mod preview;
 mod previous;
