@@ -191,6 +191,26 @@ fn a_loop_back_to_another_mount_of_the_same_server_works() {
 }
 
 #[test]
+fn a_destination_is_the_origin_of_the_next() {
+    let first = Pair::new();
+    let next = Pair::of(first.destination.clone(), vault_server::origin().fresh_kv2());
+    first.seed_and_sync(&["a", "f/b"]);
+    expect(&next.sync(), 0, "saved", &[("added", 2), ("failed", 0)]);
+    first.origin.delete("a");
+    first.origin.put("f/b", json!({"v": 2}));
+    first.seed(&["c"]);
+    let counts = [("added", 1), ("updated", 1), ("deleted", 1), ("failed", 0)];
+    for pair in [&first, &next] {
+        expect(&pair.sync(), 0, "saved", &counts);
+        same("versions", pair.versions(&["a", "f/b", "c"]), [None, Some(2), Some(1)]);
+        same("data", pair.destination.get("f/b"), Some(json!({"v": 2})));
+    }
+    for pair in [&first, &next] {
+        expect(&pair.sync(), 0, "unchanged", &[("unchanged", 2)]);
+    }
+}
+
+#[test]
 fn a_loop_back_into_the_origins_data_paths_is_refused_whatever_the_address() {
     let mount = vault_server::origin().fresh_kv2();
     // The proxies make it two addresses of one server.
