@@ -3,21 +3,23 @@
 //! The cycles see only [`Engine`] and [`DataPath`]; a new type of secret is a new engine and changes nothing else.
 
 mod approle;
+mod data_path;
 mod fingerprint;
 mod kv1;
 mod kv2;
 mod numbers;
 mod policy;
+mod secret;
 mod survey;
 
-use serde_json::value::RawValue;
-
-use crate::error::{Context, Error, Kind, Result, fail};
-use crate::filter::{POLICIES, approle_method};
+use crate::error::Result;
 use crate::sync_info::{Insight, SecretType, Versions};
-use crate::vault::{Mount, Session};
+use crate::vault::Session;
 
+pub use data_path::{DataPath, holder};
 pub use fingerprint::FingerprintKey;
+use secret::is_same;
+pub use secret::{Part, Secret};
 pub use survey::Survey;
 
 /// One mounted engine. Paths are absolute, as Vault's API spells them; folders are relative to the mount and end
@@ -147,82 +149,6 @@ pub enum Fetched {
     Gone,
 }
 
-/// A secret. Has no `Debug`.
-pub struct Secret {
-    /// Its data: JSON exactly as the server wrote it, so that numbers keep their digits.
-    data: Box<RawValue>,
-    /// What stands beside the data, if it comes from an engine that has such things.
-    beside: Option<Box<kv2::Beside>>,
-}
-
-impl Secret {
-    /// The data as a server sent it.
-    ///
-    /// # Errors
-    /// [`Kind::Protocol`] for an escaped half of a character. No Vault sends one, and none gives back what was written.
-    fn read(data: &RawValue) -> Result<Secret> {
-        let text = data.get();
-        let may_hold_halves = text.contains(r"\ud") || text.contains(r"\uD");
-        if may_hold_halves && serde_json::from_str::<serde_json::Value>(text).is_err() {
-            return fail(Kind::Protocol, "its data holds an escaped half of a character");
-        }
-        Ok(Secret::made(data.to_owned()))
-    }
-
-    /// Data that vsync itself has put together.
-    fn made(data: Box<RawValue>) -> Secret {
-        Secret { data, beside: None }
-    }
-
-    /// The same, but no version that is there is deleted or destroyed where it is stored.
-    #[must_use]
-    pub fn keeping_versions(mut self) -> Secret {
-        if let Some(beside) = &mut self.beside {
-            beside.keep_versions();
-        }
-        self
-    }
-
-    /// What of `copy` is not a true copy: as far as both engines have them, data, custom metadata, settings and, if both
-    /// were read with them, older versions.
-    pub fn difference(&self, copy: &Secret) -> Option<Part> {
-        let is_same = match (&self.beside, &copy.beside) {
-            // What a version 2 engine gives back of a version 1 engine's is rounded.
-            (None, Some(_)) => self.same_as(copy) || numbers::same_when_rounded(&self.data, &copy.data),
-            _ => self.same_as(copy),
-        };
-        match (&self.beside, &copy.beside) {
-            _ if !is_same => Some(Part::Data),
-            (Some(own), Some(theirs)) => own.difference(theirs),
-            _ => None,
-        }
-    }
-
-    /// Whether both hold the same data; the order of keys does not matter, digits do.
-    fn same_as(&self, other: &Secret) -> bool {
-        is_same(&self.data, &other.data)
-    }
-}
-
-/// Whether both are the same data; the order of keys does not matter, digits do.
-fn is_same(one: &RawValue, other: &RawValue) -> bool {
-    let value = |data: &RawValue| serde_json::from_str::<serde_json::Value>(data.get()).ok();
-    one.get() == other.get() || matches!((value(one), value(other)), (Some(a), Some(b)) if a == b)
-}
-
-/// A part of a secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// The data of its latest version.
-    Data,
-    /// Its custom metadata.
-    CustomMetadata,
-    /// Its settings.
-    Settings,
-    /// Its older versions.
-    OlderVersions,
-}
-
 /// What the caller knows of the place it writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
@@ -290,93 +216,6 @@ impl Stored {
     }
 }
 
-/// A configured data path with the mount and the engine that it leads to.
-pub struct DataPath {
-    /// As configured; ends with `/`.
-    pub configured: String,
-    /// The mount that holds it.
-    pub mount: Mount,
-    /// The folder inside the mount; empty for the whole mount.
-    pub folder: String,
-    /// The engine of the mount.
-    pub engine: Box<dyn Engine>,
-    /// Whether the mount is still to be made: in a dry run, and in the startup checks.
-    pub is_planned: bool,
-    prefix: String,
-}
-
-impl DataPath {
-    /// Asks the Vault which mount holds `configured`, and takes the engine for it.
-    ///
-    /// # Errors
-    /// [`Level::Fatal`](crate::error::Level) where the configuration is wrong: no such mount, or one of a type that
-    /// isn't synced.
-    pub fn resolve(session: Session, configured: &str) -> Result<DataPath> {
-        let context = || format!("data path {configured}");
-        let mount = session.mount_of(configured).map_err(|error| match error.kind() {
-            Kind::Denied | Kind::NotFound => error.fatal(),
-            _ => error,
-        });
-        let mut mount = mount.context(context)?;
-        let secret_type = type_at(&mount, configured).map_err(Error::fatal).context(context)?;
-        if matches!(secret_type, SecretType::Policy | SecretType::AppRole) {
-            // Nothing else of what is mounted there is synced.
-            mount.path = configured.to_string();
-        }
-        let Some(folder) = configured.strip_prefix(&mount.path).map(str::to_string) else {
-            let why = format!(
-                "it is no mount and lies in none (the server's mount there is {})",
-                mount.path
-            );
-            return fail(Kind::Config, why).map_err(|error| error.fatal()).context(context);
-        };
-        let engine = at_mount(secret_type, &mount.path);
-        Ok(DataPath {
-            configured: configured.to_string(),
-            prefix: format!("{}{folder}", engine.prefix()),
-            mount,
-            folder,
-            engine,
-            is_planned: false,
-        })
-    }
-
-    /// A data path in a mount that is still to be made.
-    pub fn planned(configured: &str, mount: &str, secret_type: SecretType) -> DataPath {
-        let folder = configured.strip_prefix(mount).unwrap_or_default().to_string();
-        let engine = at_mount(secret_type, mount);
-        DataPath {
-            configured: configured.to_string(),
-            prefix: format!("{}{folder}", engine.prefix()),
-            mount: Mount::planned(mount),
-            folder,
-            engine,
-            is_planned: true,
-        }
-    }
-
-    /// Whether `path` is a path of this data path that the engine can address.
-    pub fn holds(&self, path: &str) -> bool {
-        let is_held = |name| is_addressable(name) && self.engine.admits(self.inside(path));
-        path.strip_prefix(&self.prefix).is_some_and(is_held)
-    }
-
-    /// The folder (relative to the mount) and the name of a path that this data path holds.
-    pub fn folder_and_name<'a>(&self, path: &'a str) -> (&'a str, &'a str) {
-        let inside = self.inside(path);
-        inside.split_at(inside.rfind('/').map_or(0, |slash| slash + 1))
-    }
-
-    fn inside<'a>(&self, path: &'a str) -> &'a str {
-        path.strip_prefix(self.engine.prefix()).unwrap_or(path)
-    }
-
-    /// The absolute path of `name` in `folder`.
-    pub fn path_of(&self, folder: &str, name: &str) -> String {
-        format!("{}{folder}{name}", self.engine.prefix())
-    }
-}
-
 /// The engine of `secret_type` at `mount`, without asking whether it is there.
 pub fn at_mount(secret_type: SecretType, mount: &str) -> Box<dyn Engine> {
     match secret_type {
@@ -384,33 +223,6 @@ pub fn at_mount(secret_type: SecretType, mount: &str) -> Box<dyn Engine> {
         SecretType::KvV1 => Box::new(kv1::Kv1::new(mount)),
         SecretType::Policy => Box::new(policy::Policies::new(mount)),
         SecretType::AppRole => Box::new(approle::Roles::new(mount)),
-    }
-}
-
-/// What the data path `configured` holds, which lies in `mount`.
-fn type_at(mount: &Mount, configured: &str) -> Result<SecretType> {
-    if configured == POLICIES {
-        return Ok(SecretType::Policy);
-    }
-    if let Some(method) = approle_method(configured) {
-        return match mount.engine.as_str() {
-            "approle" if mount.path.trim_end_matches('/') == method => Ok(SecretType::AppRole),
-            other => fail(
-                Kind::Config,
-                format!("auth/{method}/ is no AppRole auth method (the server has one of type {other} there)"),
-            ),
-        };
-    }
-    match mount.kv_version() {
-        Some(2) => Ok(SecretType::KvV2),
-        Some(_) => Ok(SecretType::KvV1),
-        None => fail(
-            Kind::Config,
-            format!(
-                "{} is a mount of type {}, which is not synced",
-                mount.path, mount.engine
-            ),
-        ),
     }
 }
 
@@ -446,42 +258,9 @@ pub fn kv_version(secret_type: SecretType) -> Option<u8> {
     }
 }
 
-/// The data path among `data_paths` that holds `path`.
-pub fn holder<'a>(data_paths: &'a [DataPath], path: &str) -> Option<&'a DataPath> {
-    data_paths.iter().find(|data_path| data_path.holds(path))
-}
-
-/// Whether a server can hold a secret of this name: it cleans or refuses the others (FACTS.md section 3).
-fn is_addressable(name: &str) -> bool {
-    !name.is_empty() && name.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn secret(text: &str) -> Secret {
-        Secret::read(&RawValue::from_string(text.to_string()).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn equal_data_has_equal_digits_in_any_order() {
-        for (a, b, same) in [
-            (r#"{"a":1,"b":{"c":[1,2]}}"#, r#"{"b": {"c": [1, 2]}, "a": 1}"#, true),
-            (r#"{"a":1}"#, r#"{"a":1.0}"#, false),
-            (r#"{"a":9007199254740993}"#, r#"{"a":9007199254740992}"#, false),
-            (
-                r#"{"a":1.2345678901234568e+29}"#,
-                r#"{"a":1.2345678901234568e+29}"#,
-                true,
-            ),
-            (r#"{"a":[1,2]}"#, r#"{"a":[2,1]}"#, false),
-            (r#"{"a":"\u003c"}"#, r#"{"a":"<"}"#, true),
-            (r#"{"a":null}"#, "{}", false),
-        ] {
-            assert_eq!(is_same(&secret(a).data, &secret(b).data), same, "{a} {b}");
-        }
-    }
 
     #[test]
     fn a_write_touches_the_secret_of_its_path() {
@@ -581,37 +360,6 @@ mod tests {
         ] {
             let engine = at_mount(secret_type, mount);
             assert_eq!(engine.touched(written).as_deref(), touched, "{mount} {written}");
-        }
-    }
-
-    #[test]
-    fn half_a_character_is_no_secret() {
-        for (text, is_secret) in [
-            (r#"{"a":"\ud83d\ude00"}"#, true),
-            (r#"{"a":"\\ud800"}"#, true),
-            (r#"{"a":"\ud800"}"#, false),
-            (r#"{"\uDC00x":1}"#, false),
-        ] {
-            let data = RawValue::from_string(text.to_string()).unwrap();
-            assert_eq!(Secret::read(&data).is_ok(), is_secret, "{text}");
-        }
-    }
-
-    #[test]
-    fn names_that_a_server_would_clean_are_not_addressable() {
-        for (name, addressable) in [
-            ("a", true),
-            ("a/b c/ü", true),
-            (" ", true),
-            ("..x/.y", true),
-            ("", false),
-            ("a/", false),
-            ("/a", false),
-            ("a//b", false),
-            ("a/../b", false),
-            (".", false),
-        ] {
-            assert_eq!(is_addressable(name), addressable, "{name:?}");
         }
     }
 }
