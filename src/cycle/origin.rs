@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::collection::{Collection, Surveyed};
 use super::fingerprints;
 use super::identity::{Place, ensure_rights, ensure_still_active};
-use super::live::{Keeper, Live, lock};
+use super::live::{Keeper, Kept, Live, lock};
 use super::previous::{Before, Previous};
 use super::saver::{self, Saver, signals};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
@@ -112,12 +112,7 @@ impl Origin {
         let place = self.place(run.scope, reserve).context(|| "origin")?;
         let (own, live) = self.keeper.begin(run.scope, || self.store.own(run.scope))?;
         let known = lock(&own).meta.clone();
-        self.ensure_own_name(known.as_ref())?;
-        fingerprints::ensure_same(known.as_ref(), place.fingerprint_check.as_ref(), options.full)?;
-        if !options.allow_mass_delete {
-            self.guard(ensure_same_mounts(known.as_ref(), &place.data_paths))?;
-            self.guard(ensure_same_vault(known.as_ref(), &place))?;
-        }
+        self.ensure_comparable(known.as_ref(), &place, options)?;
         let before = Before::new(run, || match &live {
             Some(live) => Previous::kept(live.clone(), &self.store, run),
             None => Previous::load(&self.store, run, &own),
@@ -148,13 +143,7 @@ impl Origin {
             collection.collect();
             let previous = before.get()?;
             run.check()?;
-            ensure_still_active(self.vault.within(run.scope), place.active.as_ref())?;
-            // Small cycles wait from here on.
-            let kept = held.insert(self.keeper.hold(run.scope)?);
-            kept.carry_over(&info)?;
-            if !options.allow_mass_delete {
-                self.guard(previous.ensure_not_emptied(&self.settings.filter, &place.data_paths, &info))?;
-            }
+            held = Some(self.settle(run, &place, previous, &info, options)?);
             previous.count_changes(run.tally, &info, options.dry_run.then_some(&mut *report));
             if options.dry_run {
                 return Ok(());
@@ -173,6 +162,36 @@ impl Origin {
             kept.replace(Live::new(found, place, own.clone(), while_locked));
         }
         Ok(report.result)
+    }
+
+    /// What has to be as it was for what is found now to say anything of the secrets that were found before.
+    fn ensure_comparable(&self, known: Option<&Meta>, place: &Place, options: Options) -> Result<()> {
+        self.ensure_own_name(known)?;
+        fingerprints::ensure_same(known, place.fingerprint_check.as_ref(), options.full)?;
+        if !options.allow_mass_delete {
+            self.guard(ensure_same_mounts(known, &place.data_paths))?;
+            self.guard(ensure_same_vault(known, place))?;
+        }
+        Ok(())
+    }
+
+    /// Takes over into `info`, which has been collected whole, what small cycles found meanwhile, and believes it or not. Small
+    /// cycles wait for as long as what this gives is held.
+    fn settle(
+        &self,
+        run: &Run,
+        place: &Place,
+        previous: &Previous,
+        info: &SyncInfo,
+        options: Options,
+    ) -> Result<Kept<'_>> {
+        ensure_still_active(self.vault.within(run.scope), place.active.as_ref())?;
+        let kept = self.keeper.hold(run.scope)?;
+        kept.carry_over(info)?;
+        if !options.allow_mass_delete {
+            self.guard(previous.ensure_not_emptied(&self.settings.filter, &place.data_paths, info))?;
+        }
+        Ok(kept)
     }
 
     /// The HTTP clients, for interrupting.
