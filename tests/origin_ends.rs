@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::common::info::{Pair, expect_counts, expect_error};
-use crate::common::proxy::{Action, Proxy, Rule};
+use crate::common::proxy::{Action, Proxy, Reply, Rule};
 use crate::common::vsync::Daemon;
 use crate::common::wait;
 use crate::origin_rules::{look_at, survey_of, synced};
@@ -171,4 +171,18 @@ fn expect_abort(daemon: Daemon, signal: &str) {
         output.report("origin")["failed"] == 0,
         "an abort is no secret's failure",
     );
+}
+
+/// As HashiCorp's Vault answers with a storage that knows no high availability.
+#[test]
+fn a_server_without_high_availability_may_name_a_time() {
+    let (pair, proxy) = synced(Pair::on_folder(), &["a"]);
+    let leader = json!({"ha_enabled": false, "is_self": false, "active_time": "0001-01-01T00:00:00Z"});
+    let rule = proxy.when(
+        |line: &str| line.starts_with("GET /v1/sys/leader"),
+        Action::Answer(Reply::json(200, &leader)),
+    );
+    pair.origin.put("b", json!({"v": 1}));
+    pair.origin_cycle("saved");
+    assert!(rule.seen() > 0, "it struck");
 }

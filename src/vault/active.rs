@@ -176,7 +176,8 @@ impl Session<'_> {
             .demand(cluster, node.leader.raft_applied_index.unwrap_or(0));
         Active {
             address: self.http.target(),
-            since: node.leader.active_time,
+            // HashiCorp's Vault names the year 1 where there is no high availability.
+            since: node.leader.active_time.filter(|_| node.leader.ha_enabled),
             health: node.health,
         }
     }
