@@ -28,6 +28,8 @@ use crate::sync_info::{FORMAT, Meta, Role, SecretType, SyncInfo, Versions};
 use crate::time;
 use crate::vault::{Active, Vault, VaultSettings};
 
+/// From so many writes on a small cycle saves in between too: what is copied and not noted is not known to be vsync's.
+const CHECKPOINTS_PAY: usize = 64;
 /// From so many adds to a folder on a small cycle lists it.
 const LISTING_PAYS: usize = 8;
 
@@ -324,7 +326,7 @@ impl Destination {
             folders: Folders::of(&plan.writes, if is_small { LISTING_PAYS } else { 0 }),
             done: AtomicU64::new(0),
         };
-        if is_small && plan.deletes.is_empty() {
+        if is_small && plan.deletes.is_empty() && plan.writes.len() < CHECKPOINTS_PAY {
             // Nothing has to be saved before the end, and nobody to be started for it.
             execution.carry_out(plan)?;
             run.check()?;
