@@ -4,14 +4,14 @@ use super::identity::{Place, ensure_apart, ensure_no_origin};
 use super::kept::{Against, Kept, spare};
 use super::live::lock;
 use super::own_info::OwnInfo;
-use super::plan::{OriginInfo, OriginRules, Planner};
+use super::plan::{Delete, OriginInfo, OriginRules, Planner};
 use super::prepared::{Planned, Prepared, Purpose, configured};
 use super::report::Refusals;
 use super::routes::{Crossings, Routes};
 use super::{Destination, Found, Options, Run, fingerprints};
 use crate::config::DestinationSettings;
 use crate::engine::DataPath;
-use crate::error::{Context, Error, Kind, Result, fail};
+use crate::error::{Context, Error, Kind, Level, Result, fail};
 use crate::scope::Scope;
 use crate::store::Snapshot;
 use crate::sync_info::Meta;
@@ -73,7 +73,7 @@ impl Destination {
     }
 
     /// As [`prepare`](Self::prepare), by what the last cycle has left: neither the destination's server nor its info is
-    /// looked at again.
+    /// looked at again, but for the mounts in which something is to be deleted.
     pub(super) fn resume<'a>(
         &'a self,
         run: &'a Run,
@@ -102,12 +102,30 @@ impl Destination {
         let source = (against.found(), first);
         let mut planned = self.plan(&own, &kept.place, options, source, Some(kept.active))?;
         spare(&mut planned.plan, &kept.refused, run.tally);
+        self.ensure_own_copies(run, &kept.place, &planned.plan.deletes)?;
         planned.refused = kept.refused;
         Ok(Prepared {
             place: kept.place,
             own,
             planned,
         })
+    }
+
+    /// In a mount that was made anew nothing is a copy of vsync's.
+    fn ensure_own_copies(&self, run: &Run, place: &Place, deletes: &[Delete]) -> Result<()> {
+        let holds_one = |data_path: &&DataPath| deletes.iter().any(|delete| data_path.holds(&delete.place));
+        for before in place.data_paths.iter().filter(holds_one) {
+            let now = DataPath::resolve(self.vault.within(run.scope), &before.configured)?;
+            if now.mount.uuid != before.mount.uuid {
+                let why = format!(
+                    "data path {} lies in another mount than a cycle ago (its UUID changed): nothing is deleted there; the \
+                     next cycle copies anew",
+                    before.configured
+                );
+                return fail(Kind::Refused, why).map_err(|error| error.raised(Level::Cycle));
+            }
+        }
+        Ok(())
     }
 
     fn own_place(&self, run: &Run, options: Options, (data_paths, meta): (&[String], Option<&Meta>)) -> Result<Place> {

@@ -178,6 +178,29 @@ fn what_is_gone_with_its_mount_is_not_taken_out_by_a_hint() {
 }
 
 /// What is refused today is refused in a moment, too: else one change would be as costly as all that is refused.
+/// A small cycle looks at no mount of the destination but where it deletes.
+#[test]
+fn nothing_is_deleted_in_a_mount_that_was_made_anew_meanwhile() {
+    let scene = Scene::in_folder();
+    let daemon = scene.start(&["a", "rest"]);
+    let mut device = scene.device();
+    scene.destination.remount();
+    scene.destination.put("a", json!({"v": "somebody's"}));
+    let before = daemon.reports().len();
+    scene.origin.delete("a");
+    device.tell("delete", &scene.origin.data_path("a"));
+    daemon.wait_for_report(before, |report| {
+        report["cycle"] == "destination" && report["errors"].to_string().contains("lies in another mount")
+    });
+    scene.origin.put("new", json!({ "n": 1 }));
+    device.tell("create", &scene.origin.data_path("new"));
+    for key in ["new", "rest"] {
+        scene.wait_for(key, scene.origin.get(key));
+    }
+    assert_eq!(scene.destination.get("a"), Some(json!({"v": "somebody's"})));
+    stop(daemon);
+}
+
 #[test]
 fn what_was_refused_waits_for_the_tick_or_its_own_change() {
     let scene = Scene::in_folder();
