@@ -5,13 +5,13 @@
 //! What was heard is only a hint: the full cycle stays the authority. A full cycle and small ones run beside each other;
 //! what a small one has found since the full one began is newer than its listings, and is carried over into its info.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::identity::Place;
+use super::identity::{Place, ensure_still_active};
 use super::origin::ensure_same_mounts;
 use super::report::Tally;
 use super::{Found, Origin, Outcome, Report, Run, Servers, conduct, workers};
@@ -48,8 +48,8 @@ struct State {
     /// `None` before the first whole cycle, after a small one that failed, and after a full one that found its data paths not
     /// to be what they were.
     live: Option<Arc<Live>>,
-    /// Paths about which small cycles found out something since the present full cycle began; `None` while none runs.
-    touched: Option<BTreeSet<String>>,
+    /// What small cycles found out about paths since the present full cycle began; `None` while none runs.
+    touched: Option<BTreeMap<String, Option<Insight>>>,
     /// A full cycle is at its end: what it saves may be seen in the store before it is here.
     is_held: bool,
 }
@@ -146,7 +146,7 @@ impl Keeper {
         let own = read()?;
         let mut state = lock(&self.state);
         state.live.take_if(|live| !lock(&live.own).is_same_save(&own));
-        state.touched = state.live.is_some().then(BTreeSet::new);
+        state.touched = Some(BTreeMap::new());
         Ok(match &state.live {
             Some(live) => (live.own.clone(), Some(live.clone())),
             None => (Arc::new(Mutex::new(own)), None),
@@ -183,11 +183,15 @@ impl Keeper {
         live.filter(|live| live.while_locked.done().is_none())
     }
 
-    /// Of these paths more is known than any full cycle has listed that runs now.
-    fn touch(&self, paths: Vec<String>) {
+    /// Of these paths more is known than any full cycle has listed that runs now; that stays so if `live` is no more.
+    fn touch(&self, live: &Live, paths: Vec<String>) -> Result<()> {
         if let Some(touched) = &mut lock(&self.state).touched {
-            touched.extend(paths);
+            for path in paths {
+                let known = live.found.info.get(&path)?;
+                touched.insert(path, known);
+            }
         }
+        Ok(())
     }
 }
 
@@ -198,12 +202,8 @@ impl Kept<'_> {
     /// None that can be met.
     pub fn carry_over(&self, info: &SyncInfo) -> Result<()> {
         let state = lock(&self.keeper.state);
-        let (Some(live), Some(touched)) = (&state.live, &state.touched) else {
-            return Ok(());
-        };
-        for path in touched {
-            let known = live.found.info.get(path)?;
-            info.update(path, |_| known)?;
+        for (path, known) in state.touched.iter().flatten() {
+            info.update(path, |_| known.clone())?;
         }
         Ok(())
     }
@@ -254,7 +254,7 @@ impl Origin {
         };
         let report = conduct(report, &scope, &servers, |run, report| {
             let found = self.look_again(run, &live, looks)?;
-            self.keeper.touch(found);
+            self.keeper.touch(&live, found)?;
             hand_over(&live);
             let is_new = self.save(run, &live)?;
             report.origin_index = Some(live.index());
@@ -293,7 +293,7 @@ impl Origin {
         });
         run.check()?;
         let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.ensure_gone_from_same_mounts(run, live, &found)?;
+        self.ensure_gone(run, live, &found)?;
         let mut known = Vec::new();
         // One after the other: whether a secret is the last one of its data path depends on the others.
         for (number, path, presence) in found {
@@ -305,14 +305,17 @@ impl Origin {
         Ok(known)
     }
 
-    /// That a secret is not in a mount which was made anew says nothing of what became of it.
-    fn ensure_gone_from_same_mounts(&self, run: &Run, live: &Live, found: &[(usize, String, Presence)]) -> Result<()> {
+    /// That a secret is not in a mount which was made anew, or not known to a standby, says nothing of what became of it.
+    fn ensure_gone(&self, run: &Run, live: &Live, found: &[(usize, String, Presence)]) -> Result<()> {
         let gone = found
             .iter()
             .filter(|(_, _, presence)| !matches!(presence, Presence::Present(_)));
         let mut numbers: Vec<usize> = gone.map(|(number, _, _)| *number).collect();
         numbers.sort_unstable();
         numbers.dedup();
+        if !numbers.is_empty() {
+            ensure_still_active(self.vault().within_aside(run.scope), live.place.active.as_ref())?;
+        }
         let mut now = Vec::new();
         for number in numbers {
             let configured = &live.place.data_paths[number].configured;

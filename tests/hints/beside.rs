@@ -16,8 +16,8 @@ fn what_changes_while_a_destination_is_at_work_is_not_forgotten() {
     let scene = Scene::in_folder();
     let daemon = scene.start(&["a", "gone", "rest"]);
     let mut device = scene.device();
-    // A delete needs the word of the active node, for which the destination looks after it has compared.
-    let held = scene.at_origin.when_first(1, "GET /v1/sys/health", Action::Hold);
+    let line = format!("DELETE /v1/{}", scene.destination.data_path("gone"));
+    let held = scene.at_destination.when_first(1, line, Action::Hold);
     scene.origin.delete("gone");
     device.tell("delete", &scene.origin.data_path("gone"));
     held.wait_until_held(1);
@@ -134,6 +134,37 @@ fn a_look_that_failed_undoes_nothing_of_a_full_cycle() {
         report["cycle"] == "origin" && report["changes"].is_null()
     });
     assert_eq!(full["updated"], 1, "{full}");
+    scene.wait_for("a", Some(json!({ "n": 2 })));
+    stop(daemon);
+}
+
+/// What the former one has saved is true whatever becomes of the next.
+#[test]
+fn a_small_cycle_that_fails_takes_nothing_back_of_the_one_before() {
+    let mut scene = Scene::in_folder();
+    scene.set("/origin", "tick", json!("2s"));
+    let daemon = scene.start(&["a", "b"]);
+    let mut device = scene.device();
+    let survey = format!("LIST /v1/{}", scene.origin.survey_path(""));
+    let held = scene.at_origin.when_first(1, survey, Action::HoldAnswer);
+    held.wait_until_held(1);
+    scene.origin.put("new", json!({ "n": 1 }));
+    device.tell("create", &scene.origin.data_path("new"));
+    scene.wait_for("new", Some(json!({ "n": 1 })));
+    let line = format!("GET /v1/{}", scene.origin.metadata_path("a"));
+    let cut = scene.at_origin.when(line, Action::Cut(0));
+    scene.origin.put("a", json!({ "n": 2 }));
+    let before = daemon.reports().len();
+    device.tell("update", &scene.origin.data_path("a"));
+    daemon.wait_for_report(before, |report| {
+        report["cycle"] == "origin" && report["result"] == "failed"
+    });
+    cut.release();
+    held.release();
+    let full = daemon.wait_for_report(before, |report| {
+        report["cycle"] == "origin" && report["changes"].is_null()
+    });
+    assert_eq!((&full["deleted"], &full["paths"]), (&json!(0), &json!(3)), "{full}");
     scene.wait_for("a", Some(json!({ "n": 2 })));
     stop(daemon);
 }
