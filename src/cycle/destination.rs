@@ -203,19 +203,28 @@ impl Destination {
             is_small: kept.is_some(),
             ..self.servers()
         };
-        let mut left = None;
+        let (mut left, mut fits) = (None, true);
         let report = Report::begin(Role::Destination, &self.settings.name);
         let report = conduct(report, &limited, &servers, |run, report| {
             let prepared = match kept {
                 Some(kept) => self.resume(run, options, against, kept)?,
-                None => self.prepare(run, options, against.found(), Purpose::Writing)?,
+                None => Some(self.prepare(run, options, against.found(), Purpose::Writing)?),
+            };
+            let Some(prepared) = prepared else {
+                fits = false;
+                return Ok(Outcome::Unchanged);
             };
             let (outcome, kept) = self.work(run, options, report, prepared)?;
             left = Some(kept);
             Ok(outcome)
         });
+        if !fits {
+            // Nothing has been done yet, and nothing is kept any more: it begins anew, as a full one.
+            return self.cycle(scope, options, against);
+        }
         let left = left.filter(|_| options.repeats);
-        self.keeper.keep(left, &report, (against, scope));
+        let deleted = if options.allow_mass_delete { 0 } else { report.deleted };
+        self.keeper.keep(left, &report, deleted, (against, scope));
         report
     }
 

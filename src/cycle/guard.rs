@@ -67,13 +67,19 @@ impl Destination {
         plan.spare_copies();
         Tally::add(&run.tally.held, deletes);
         Tally::add(&run.tally.stuck, deletes);
-        let (before, known) = (self.keeper.deleted(), known + self.keeper.deleted());
+        let before = self.keeper.deleted();
+        let known = known + before;
+        // A repair of a sample counts the whole plan, so that many of them are no way around the limit.
+        let of_plan = match deletes == due {
+            true => String::new(),
+            false => format!("{deletes} of "),
+        };
         let with = match before {
             0 => String::new(),
             _ => format!("with the {before} that were carried out since the last tick they are "),
         };
         let why = format!(
-            "{due} deletes are held back: {with}more than maxDeletes allows of the {known} secrets known here; if they are \
+            "{of_plan}{due} deletes are held back: {with}more than maxDeletes allows of the {known} secrets known here; if they are \
              meant, run once with --allow-mass-delete (--dry-run lists them)"
         );
         run.warn(None, Error::new(Kind::Refused, why));

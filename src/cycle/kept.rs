@@ -100,14 +100,15 @@ impl Keeper {
             .map(|(kept, _)| kept)
     }
 
-    /// Keeps what a cycle has left, if all that it did is stored.
-    pub fn keep(&self, left: Option<Kept>, report: &Report, (against, while_locked): (Against, &Scope)) {
+    /// Keeps what a cycle has left, if all that it did is stored, and how many of its deletes count from now on: none that
+    /// were allowed however many they are.
+    pub fn keep(&self, left: Option<Kept>, report: &Report, deleted: u64, (against, while_locked): (Against, &Scope)) {
         let is_stored = matches!(report.result, Outcome::Saved | Outcome::Unchanged | Outcome::Partial);
         let is_whole = is_stored && report.ended_by.is_none();
         if against.is_for_a_change() {
-            self.by_changes.fetch_add(report.deleted, Ordering::Relaxed);
+            self.by_changes.fetch_add(deleted, Ordering::Relaxed);
         } else {
-            self.at_tick.store(report.deleted, Ordering::Relaxed);
+            self.at_tick.store(deleted, Ordering::Relaxed);
             if is_whole && report.held == 0 {
                 self.by_changes.store(0, Ordering::Relaxed);
             }
@@ -137,8 +138,8 @@ mod tests {
             keeper.take(against);
             let before = keeper.deleted();
             let mut report = Report::begin(Role::Destination, "d");
-            (report.deleted, report.held) = (deleted, held);
-            keeper.keep(None, &report, (against, &scope));
+            report.held = held;
+            keeper.keep(None, &report, deleted, (against, &scope));
             before
         };
         assert_eq!(cycle(Against::Stored, 3, 0), 0);

@@ -255,8 +255,10 @@ impl Planner<'_> {
         }
         self.refuse_escapes(&mut plan, &forbidden);
         // Without transforms a place has one path, but for the places that earlier transforms led to.
-        let is_shared = !self.settings.transforms.is_identity() || self.prune || !self.others.is_empty();
-        if is_shared && !(plan.writes.is_empty() && plan.deletes.is_empty()) {
+        let is_shared = !self.settings.transforms.is_identity() || self.prune;
+        // What other roles keep in the same Vault matters only to deletes.
+        let beside_others = !self.others.is_empty() && !plan.deletes.is_empty();
+        if beside_others || (is_shared && !(plan.writes.is_empty() && plan.deletes.is_empty())) {
             self.settle_collisions(&mut plan, origin)?;
         }
         Ok(plan)

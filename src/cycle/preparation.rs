@@ -17,6 +17,9 @@ use crate::store::Snapshot;
 use crate::sync_info::Meta;
 use crate::vault::Active;
 
+/// More tasks than that take so long that a small cycle is none: its problems are told only at its end.
+const MOST_SMALL: usize = 1000;
+
 impl Destination {
     /// Looks at both ends and makes the plan; nothing has been done of it. In a dry run nothing is written.
     ///
@@ -73,14 +76,15 @@ impl Destination {
     }
 
     /// As [`prepare`](Self::prepare), by what the last cycle has left: neither the destination's server nor its info is
-    /// looked at again, but for the mounts in which something is to be deleted.
+    /// looked at again, but for the mounts in which something is to be deleted. `None` if that is no way to go on: the data paths are
+    /// others now, or too much has changed.
     pub(super) fn resume<'a>(
         &'a self,
         run: &'a Run,
         options: Options,
         against: Against,
         kept: Kept,
-    ) -> Result<Prepared<'a>> {
+    ) -> Result<Option<Prepared<'a>>> {
         let reserve = options.reserve(self.settings.tick);
         let first = match against.found() {
             Some(_) => None,
@@ -93,7 +97,7 @@ impl Destination {
         let configured = kept.place.data_paths.iter().map(|data_path| &data_path.configured);
         let is_same = self.data_paths(meta).is_some_and(|now| now.iter().eq(configured));
         if !is_same {
-            return self.prepare(run, options, against.found(), Purpose::Writing);
+            return Ok(None);
         }
         for (vault, whose) in [(&self.origin, "the origin's token"), (&self.vault, "the token")] {
             vault.within(run.scope).keep_token(reserve).context(|| whose)?;
@@ -102,13 +106,16 @@ impl Destination {
         let source = (against.found(), first);
         let mut planned = self.plan(&own, &kept.place, options, source, Some(kept.active))?;
         spare(&mut planned.plan, &kept.refused, run.tally);
+        if planned.plan.writes.len() + planned.plan.deletes.len() > MOST_SMALL {
+            return Ok(None);
+        }
         self.ensure_own_copies(run, &kept.place, &planned.plan.deletes)?;
         planned.refused = kept.refused;
-        Ok(Prepared {
+        Ok(Some(Prepared {
             place: kept.place,
             own,
             planned,
-        })
+        }))
     }
 
     /// In a mount that was made anew nothing is a copy of vsync's.

@@ -91,8 +91,8 @@ impl Store for ConsulStore {
             let most = (AT_ONCE / self.size.load(Ordering::Relaxed).max(1)).clamp(1, MOST_TOGETHER);
             let some = &keys[done..keys.len().min(done + most)];
             let largest = self.get_some(scope, some, &mut |n, value| each(done + n, value))?;
-            // The few keys of an index and its `meta` say nothing of buckets.
-            if keys.len() > 2 {
+            // The few keys of an index and its `meta` say nothing of buckets, nor do keys that are not there.
+            if keys.len() > 2 && largest > 0 {
                 self.size.store(largest, Ordering::Relaxed);
             }
             done += some.len();
