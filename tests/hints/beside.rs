@@ -31,6 +31,46 @@ fn what_changes_while_a_destination_is_at_work_is_not_forgotten() {
     stop(daemon);
 }
 
+/// As many as came while it was at work; its problems are told at once, and what it copies is noted in between.
+#[test]
+fn too_many_changes_make_a_full_cycle() {
+    let scene = Scene::in_folder();
+    let daemon = scene.start(&["a", "rest"]);
+    let mut device = scene.device();
+    let line = |key: &str| format!("POST /v1/{}", scene.destination.data_path(key));
+    let held = scene.at_destination.when_first(1, line("a"), Action::Hold);
+    scene.origin.put("a", json!({ "n": 2 }));
+    device.tell("update", &scene.origin.data_path("a"));
+    held.wait_until_held(1);
+    let before = daemon.reports().len();
+    for n in 0..1001 {
+        let key = format!("new/{n}");
+        scene.origin.put(&key, json!({ "n": n }));
+        device.tell("create", &scene.origin.data_path(&key));
+    }
+    daemon.wait_for_report(before, |report| report["cycle"] == "origin" && report["paths"] == 1003);
+    held.release();
+    let full = daemon.wait_for_report(before, |report| {
+        report["cycle"] == "destination" && report["added"] == 1001
+    });
+    assert_eq!(
+        (&full["result"], &full["changes"]),
+        (&json!("saved"), &json!(null)),
+        "{full}"
+    );
+    // Small ones go on from what it has left.
+    let before = daemon.reports().len();
+    scene.origin.put("rest", json!({ "n": 2 }));
+    device.tell("update", &scene.origin.data_path("rest"));
+    let small = daemon.wait_for_report(before, |report| report["cycle"] == "destination");
+    assert_eq!(
+        (&small["updated"], &small["changes"]),
+        (&json!(1), &json!(1)),
+        "{small}"
+    );
+    stop(daemon);
+}
+
 #[test]
 fn a_destination_does_not_wait_for_the_origins_save() {
     let scene = Scene::in_consul();
