@@ -274,6 +274,11 @@ impl Destination {
         if options.dry_run {
             count_tasks(run.tally, &plan);
         }
+        // What is tried now is refused again, or not any more.
+        let tried = plan.writes.iter().map(|write| &write.path);
+        for path in tried.chain(plan.deletes.iter().map(|delete| &delete.path)) {
+            all_refused.remove(path);
+        }
         let unloaded = own.unloaded_counts()?;
         let outcome = match options.dry_run {
             true => Outcome::DryRun,

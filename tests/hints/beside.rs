@@ -301,6 +301,13 @@ fn what_was_refused_waits_for_the_tick_or_its_own_change() {
     scene.origin.put("bad", json!({ "n": 3 }));
     device.tell("update", &scene.origin.data_path("bad"));
     scene.wait_for("bad", Some(json!({ "n": 3 })));
+    // Once it has gone well, what was refused before is forgotten.
+    scene.origin.put("barred", json!({ "n": 2 }));
+    device.tell("update", &scene.origin.data_path("barred"));
+    scene.wait_for("barred", Some(json!({ "n": 2 })));
+    scene.origin.delete("barred");
+    device.tell("delete", &scene.origin.data_path("barred"));
+    scene.wait_for("barred", None);
     stop(daemon);
 }
 
