@@ -23,6 +23,9 @@ const LISTED_A_SECOND: f64 = 14_000.0;
 /// Bytes a second that a Consul server reads out without other users noticing, and that its raft log takes.
 const CONSUL_READS: f64 = 100e6;
 const CONSUL_WRITES: f64 = 10e6;
+/// Bytes of buckets that are read, and written, by one request to Consul.
+const READ_AT_ONCE: f64 = 1536.0 * 1024.0;
+const WRITTEN_AT_ONCE: f64 = 378.0 * 1024.0;
 /// How large a bucket is best: whatever changes in it, all of it is written and read.
 const BUCKET: f64 = 64.0 * 1024.0;
 /// What may be used of a server, since it is there for others.
@@ -49,6 +52,8 @@ impl Tick {
         // How many buckets changes fall into that fall anywhere.
         let touched = buckets * (1.0 - (1.0 - 1.0 / buckets).powf(changes));
         let base64 = 4.0 / 3.0;
+        let reads = (READ_AT_ONCE / bucket).floor().clamp(1.0, 64.0);
+        let writes = (WRITTEN_AT_ONCE / bucket).floor().clamp(1.0, 60.0);
         let listings = (secrets / FOLDER).ceil();
         let vault_reads = destinations * changes;
         Tick {
@@ -57,10 +62,11 @@ impl Tick {
             vault_reads,
             vault_bytes: secrets * LISTED + vault_reads * READ,
             vault_seconds: secrets / LISTED_A_SECOND + vault_reads / READS_A_SECOND,
-            consul_requests: 3.0
-                + (buckets / 8.0).ceil()
-                + touched / 3.0
-                + destinations * (2.0 + (touched / 8.0).ceil()),
+            // The index with its `meta`, its write, and each destination's watch of it besides.
+            consul_requests: 2.0
+                + (buckets / reads).ceil()
+                + (touched / writes).ceil()
+                + destinations * (2.0 + (touched / reads).ceil()),
             // The origin looks whether what it saved is still there.
             consul_read: base64 * bucket * (buckets + destinations * touched),
             consul_written: base64 * bucket * touched,

@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::transaction::Refused;
+use super::transaction::{Failure, Refused};
 use super::{ANSWER_LIMIT, Consul, Entry, Rule};
 use crate::error::{Kind, Result};
 use crate::http::{Method, Reply};
@@ -94,7 +94,7 @@ impl Consul {
     }
 }
 
-/// The places of the keys that are there, or that the token may not ask for; `None` if the answer doesn't tell.
+/// The places of the keys that are there; `None` if the answer doesn't tell.
 fn not_absent(reply: &Reply) -> Option<Vec<usize>> {
     match reply.status {
         200..300 => {
@@ -103,8 +103,9 @@ fn not_absent(reply: &Reply) -> Option<Vec<usize>> {
         }
         409 => {
             let refused: Refused = serde_json::from_slice(&reply.body).ok()?;
-            let places = refused.errors.iter().map(|error| error.position).collect();
-            (!refused.errors.is_empty()).then_some(places)
+            // A denial comes before anything is looked at, and so says nothing of the other keys.
+            let tells = !refused.errors.is_empty() && !refused.errors.iter().any(Failure::is_denial);
+            tells.then(|| refused.errors.iter().map(|error| error.position).collect())
         }
         _ => None,
     }
@@ -173,10 +174,12 @@ mod tests {
 
     #[test]
     fn a_key_is_absent_only_if_consul_says_so() {
-        let exists = r#"{"Results":null,"Errors":[{"OpIndex":1,"What":"key \"b\" exists"},{"OpIndex":3,"What":"Permission denied"}]}"#;
+        let exists = r#"{"Results":null,"Errors":[{"OpIndex":1,"What":"key \"b\" exists"},{"OpIndex":3,"What":"key \"d\" exists"}]}"#;
+        let denied = r#"{"Results":null,"Errors":[{"OpIndex":1,"What":"key \"b\" exists"},{"OpIndex":3,"What":"Permission denied"}]}"#;
         for (status, body, places) in [
             (200, r#"{"Results":[],"Errors":null,"Index":0}"#, Some(vec![])),
             (409, exists, Some(vec![1, 3])),
+            (409, denied, None),
             (409, r#"{"Results":null,"Errors":[]}"#, None),
             (409, "SECRET", None),
             (200, BODIES[1], None),

@@ -137,11 +137,7 @@ impl Consul {
     fn verdict(&self, transaction: &Transaction, reply: &Reply) -> Result<Verdict> {
         let refused: Refused = serde_json::from_slice(&reply.body).map_err(|_| self.not_consul())?;
         // A missing right is no 403 here.
-        if refused
-            .errors
-            .iter()
-            .any(|error| error.what.contains("Permission denied"))
-        {
+        if refused.errors.iter().any(Failure::is_denial) {
             return Err(Error::new(Kind::Denied, self.denial(transaction.rule())));
         }
         // The check of the lock is the first operation.
@@ -184,6 +180,13 @@ pub(super) struct Failure {
     pub(super) position: usize,
     #[serde(rename = "What")]
     what: String,
+}
+
+impl Failure {
+    /// Whether the token has no right to it.
+    pub(super) fn is_denial(&self) -> bool {
+        self.what.contains("Permission denied")
+    }
 }
 
 #[cfg(test)]
