@@ -3,7 +3,8 @@
 //! Whoever hears which paths may have changed need not list everything to find out: those paths are looked at, their
 //! insights replaced, and the buckets that changed are saved. Destinations of the same process need not even wait for that.
 //! What was heard is only a hint: the full cycle stays the authority. A full cycle and small ones run beside each other;
-//! what a small one has found since the full one began is newer than its listings, and is carried over into its info.
+//! what a small one has found since the full one began is carried over into its info, since it is newer than most of its
+//! listings. Where it is not, and the hint of the newer state was dropped, the next tick finds that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;

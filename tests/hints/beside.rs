@@ -3,11 +3,17 @@
 use serde_json::{Value, json};
 
 use super::{Scene, stop};
-use crate::common::proxy::Action;
+use crate::common::proxy::{Action, Rule};
 
 /// The first transaction in which the origin saves.
 fn is_save_of_origin(line: &str) -> bool {
     line.starts_with("PUT /v1/txn") && line.contains("/origin/lock") && line.contains(" set ")
+}
+
+/// Holds the next save of the origin.
+fn hold_save(scene: &Scene, action: Action) -> Rule {
+    let proxy = scene.at_consul.as_ref().expect("it is in Consul");
+    proxy.when_first(1, is_save_of_origin, action)
 }
 
 /// Its plan has been made, and is not carried out yet.
@@ -75,8 +81,7 @@ fn too_many_changes_make_a_full_cycle() {
 fn a_destination_does_not_wait_for_the_origins_save() {
     let scene = Scene::in_consul();
     let daemon = scene.start(&["a", "b"]);
-    let proxy = scene.at_consul.as_ref().expect("it is in Consul");
-    let held = proxy.when_first(1, is_save_of_origin, Action::Hold);
+    let held = hold_save(&scene, Action::Hold);
     scene.origin.put("a", json!({ "n": 2 }));
     scene.device().tell("update", &scene.origin.data_path("a"));
     held.wait_until_held(1);
@@ -92,8 +97,7 @@ fn what_is_stored_already_is_not_looked_for_in_memory() {
     let mut scene = Scene::in_consul();
     scene.set("/origin", "tick", json!("1s"));
     let daemon = scene.start(&["a", "b"]);
-    let proxy = scene.at_consul.as_ref().expect("it is in Consul");
-    let held = proxy.when_first(1, is_save_of_origin, Action::HoldAnswer);
+    let held = hold_save(&scene, Action::HoldAnswer);
     scene.origin.put("a", json!({ "n": 2 }));
     held.wait_until_held(1);
     scene.wait_for("a", Some(json!({ "n": 2 })));
@@ -107,8 +111,7 @@ fn a_full_cycle_that_begins_while_a_small_one_saves_is_no_second_writer() {
     let mut scene = Scene::in_consul();
     scene.set("/origin", "tick", json!("1s"));
     let daemon = scene.start(&["a", "b"]);
-    let proxy = scene.at_consul.as_ref().expect("it is in Consul");
-    let held = proxy.when_first(1, is_save_of_origin, Action::Hold);
+    let held = hold_save(&scene, Action::Hold);
     scene.origin.put("a", json!({ "n": 2 }));
     scene.device().tell("update", &scene.origin.data_path("a"));
     held.wait_until_held(1);

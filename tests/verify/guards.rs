@@ -10,16 +10,22 @@ use crate::common::proxy::Action;
 use crate::common::wait;
 use crate::destination::{Pair, same};
 
+const KEYS: [&str; 14] = [
+    "k00", "k01", "k02", "k03", "k04", "k05", "k06", "k07", "k08", "k09", "k10", "k11", "k12", "k13",
+];
+
+/// All of them were copied; the first twelve are gone at the origin.
+fn mostly_gone() -> Pair {
+    let pair = Pair::new();
+    seed_and_sync(&pair, &KEYS);
+    KEYS[..12].iter().for_each(|key| pair.origin.delete(key));
+    pair
+}
+
 /// Each sample would be small enough for the limit, and after some of them everything would be gone.
 #[test]
 fn a_sample_does_not_get_around_the_limit_for_deletes() {
-    let pair = Pair::new();
-    let keys: Vec<String> = (0..14).map(|n| format!("k{n:02}")).collect();
-    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    seed_and_sync(&pair, &keys);
-    for key in &keys[..12] {
-        pair.origin.delete(key);
-    }
+    let pair = mostly_gone();
     pair.run_origin();
     pair.destination.put("k12", json!({"v": "by hand"}));
     pair.destination.put("k13", json!({"v": "by hand"}));
@@ -29,7 +35,7 @@ fn a_sample_does_not_get_around_the_limit_for_deletes() {
         let summary = summary(&output);
         assert_eq!(summary["held"], summary["extra"], "{summary}");
         output.expect_stderr("12 deletes are held back");
-        same("all are there", pair.versions(&keys).iter().flatten().count(), 14);
+        same("all are there", pair.versions(&KEYS).iter().flatten().count(), 14);
     }
     let output = verify(&pair, &["--repair", "--sample", "50%", "--allow-mass-delete"]);
     assert!(summary(&output)["repaired"].as_u64() > Some(4), "{}", summary(&output));
@@ -38,20 +44,14 @@ fn a_sample_does_not_get_around_the_limit_for_deletes() {
 /// That some copies are gone there already makes the origin's loss no smaller.
 #[test]
 fn copies_that_are_gone_already_count_for_the_limit() {
-    let pair = Pair::new();
-    let keys: Vec<String> = (0..14).map(|n| format!("k{n:02}")).collect();
-    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    seed_and_sync(&pair, &keys);
-    for key in &keys[..12] {
-        pair.origin.delete(key);
-    }
-    for key in &keys[..4] {
+    let pair = mostly_gone();
+    for key in &KEYS[..4] {
         pair.destination.delete(key);
     }
     pair.run_origin();
     let output = verify(&pair, &["--repair"]);
     expect_summary(&output, 3, "differs", &[("extra", 8), ("held", 8), ("repaired", 0)]);
-    same("left", pair.versions(&keys).iter().flatten().count(), 10);
+    same("left", pair.versions(&KEYS).iter().flatten().count(), 10);
 }
 
 #[test]
