@@ -36,7 +36,7 @@ pub struct Live {
 
 /// Keeps the info from cycle to cycle.
 #[derive(Default)]
-pub struct Keeper {
+pub struct Memory {
     /// Never held for longer than it takes to look: destinations want the info while a cycle is at work on it.
     state: Mutex<State>,
     /// Whose turn it is to work on the info and on what is known of the store: a small cycle's, or a full one's at its beginning
@@ -108,8 +108,8 @@ impl Drop for Taken<'_> {
 }
 
 /// The info, while no small cycle runs.
-pub struct Kept<'a> {
-    keeper: &'a Keeper,
+pub struct HeldMemory<'a> {
+    memory: &'a Memory,
     _turn: Taken<'a>,
 }
 
@@ -135,7 +135,7 @@ impl Live {
     }
 }
 
-impl Keeper {
+impl Memory {
     /// For the beginning of a full cycle, which `read`s what is stored while no small one writes there: what is to be known of
     /// the store from now on, and the info in memory if it is that of the same save. If not, somebody else has written, and it
     /// is no more.
@@ -158,11 +158,11 @@ impl Keeper {
     ///
     /// # Errors
     /// If the scope ends first.
-    pub fn hold(&self, scope: &Scope) -> Result<Kept<'_>> {
+    pub fn hold(&self, scope: &Scope) -> Result<HeldMemory<'_>> {
         let turn = self.turn.wait(scope)?;
         lock(&self.state).is_held = true;
-        Ok(Kept {
-            keeper: self,
+        Ok(HeldMemory {
+            memory: self,
             _turn: turn,
         })
     }
@@ -196,13 +196,13 @@ impl Keeper {
     }
 }
 
-impl Kept<'_> {
+impl HeldMemory<'_> {
     /// Puts what small cycles have found since the full one began in place of what it listed, which may be older.
     ///
     /// # Errors
     /// None that can be met.
     pub fn carry_over(&self, info: &SyncInfo) -> Result<()> {
-        let state = lock(&self.keeper.state);
+        let state = lock(&self.memory.state);
         for (path, known) in state.touched.iter().flatten() {
             info.update(path, |_| known.clone())?;
         }
@@ -211,20 +211,20 @@ impl Kept<'_> {
 
     /// From now on this is the info.
     pub fn replace(self, live: Live) {
-        lock(&self.keeper.state).live = Some(Arc::new(live));
+        lock(&self.memory.state).live = Some(Arc::new(live));
     }
 }
 
-impl Drop for Kept<'_> {
+impl Drop for HeldMemory<'_> {
     fn drop(&mut self) {
-        lock(&self.keeper.state).is_held = false;
+        lock(&self.memory.state).is_held = false;
     }
 }
 
 impl Origin {
     /// The info in memory, if there is any that may still be used.
     pub fn live(&self) -> Option<Arc<Live>> {
-        self.keeper.current()
+        self.memory.current()
     }
 
     /// Looks at what may have changed: `changed` gives the paths, as the API spells them, and is asked only when the
@@ -236,8 +236,8 @@ impl Origin {
         changed: &dyn Fn() -> Vec<String>,
         hand_over: &(dyn Fn(&Live) + Sync),
     ) -> Option<Report> {
-        let _turn = self.keeper.turn.wait(scope).ok()?;
-        let live = self.keeper.current()?;
+        let _turn = self.memory.turn.wait(scope).ok()?;
+        let live = self.memory.current()?;
         let looks = self.looks(&live, changed());
         if looks.is_empty() {
             return None;
@@ -255,7 +255,7 @@ impl Origin {
         };
         let report = conduct(report, &scope, &servers, |run, report| {
             let found = self.look_again(run, &live, looks)?;
-            self.keeper.touch(&live, found)?;
+            self.memory.touch(&live, found)?;
             hand_over(&live);
             let is_new = self.save(run, &live)?;
             report.origin_index = Some(live.index());
@@ -263,7 +263,7 @@ impl Origin {
         });
         if report.ended_by.is_some() || report.result == Outcome::Aborted || report.result == Outcome::Timeout {
             // What is stored is not known for certain any more; the next full cycle finds out.
-            self.keeper.forget();
+            self.memory.forget();
         }
         Some(report)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::collection::{Collection, Surveyed};
 use super::fingerprints;
 use super::identity::{Place, ensure_rights, ensure_still_active};
-use super::live::{Keeper, Kept, Live, lock};
+use super::live::{HeldMemory, Live, Memory, lock};
 use super::previous::{Before, Previous};
 use super::saver::{self, Saver, signals};
 use super::{Found, Options, Outcome, Report, Run, Servers, conduct};
@@ -30,7 +30,7 @@ pub struct Origin {
     vault: Vault,
     store: InfoStore,
     surveyed: Surveyed,
-    pub(super) keeper: Keeper,
+    pub(super) memory: Memory,
 }
 
 impl Origin {
@@ -44,7 +44,7 @@ impl Origin {
             vault,
             store,
             surveyed: Surveyed::default(),
-            keeper: Keeper::default(),
+            memory: Memory::default(),
         }
     }
 
@@ -97,7 +97,7 @@ impl Origin {
         let report = conduct(report, &limited, &self.servers(), |run, report| {
             self.work((run, scope), options, report, &mut found)
         });
-        self.keeper.end();
+        self.memory.end();
         (report, found)
     }
 
@@ -110,7 +110,7 @@ impl Origin {
     ) -> Result<Outcome> {
         let reserve = options.reserve(self.settings.tick);
         let place = self.place(run.scope, reserve).context(|| "origin")?;
-        let (own, live) = self.keeper.begin(run.scope, || self.store.own(run.scope))?;
+        let (own, live) = self.memory.begin(run.scope, || self.store.own(run.scope))?;
         let known = lock(&own).meta.clone();
         self.ensure_comparable(known.as_ref(), &place, options)?;
         let before = Before::new(run, || match &live {
@@ -184,14 +184,14 @@ impl Origin {
         previous: &Previous,
         info: &SyncInfo,
         options: Options,
-    ) -> Result<Kept<'_>> {
+    ) -> Result<HeldMemory<'_>> {
         ensure_still_active(self.vault.within(run.scope), place.active.as_ref())?;
-        let kept = self.keeper.hold(run.scope)?;
-        kept.carry_over(info)?;
+        let held = self.memory.hold(run.scope)?;
+        held.carry_over(info)?;
         if !options.allow_mass_delete {
             self.guard(previous.ensure_not_emptied(&self.settings.filter, &place.data_paths, info))?;
         }
-        Ok(kept)
+        Ok(held)
     }
 
     /// The HTTP clients, for interrupting.
@@ -214,7 +214,7 @@ impl Origin {
 
     /// Where a full cycle believes nothing of what it sees, a small one must not either.
     fn guard(&self, outcome: Result<()>) -> Result<()> {
-        outcome.inspect_err(|_| self.keeper.forget())
+        outcome.inspect_err(|_| self.memory.forget())
     }
 
     /// Two origins that share a sync path would take each other's secrets for deleted.
