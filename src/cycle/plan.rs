@@ -258,7 +258,9 @@ impl Planner<'_> {
         let is_shared = !self.settings.transforms.is_identity() || self.prune;
         // What other roles keep in the same Vault matters only to deletes.
         let beside_others = !self.others.is_empty() && !plan.deletes.is_empty();
-        if beside_others || (is_shared && !(plan.writes.is_empty() && plan.deletes.is_empty())) {
+        // A copy that is where it was takes no place from another path.
+        let has_news = plan.writes.iter().any(|write| !write.is_known);
+        if beside_others || (is_shared && (has_news || !plan.deletes.is_empty())) {
             self.settle_collisions(&mut plan, origin)?;
         }
         Ok(plan)

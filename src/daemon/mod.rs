@@ -121,10 +121,7 @@ impl Daemon {
             });
         });
         start(threads, voice(&leader.member), move |voice| {
-            let hand_over = |live: &Live| {
-                let index = live.index();
-                leader.followers.iter().for_each(|one| one.wake.tell(Some(index)));
-            };
+            let hand_over = |live: &Live| leader.hand_over(live.index(), scope);
             hints::follow(leader.origin, &leader.changes, voice, (scope, &leader.wake), &hand_over);
         });
     }

@@ -43,6 +43,8 @@ pub struct Wake {
     signals: Receiver<()>,
     /// The origin's index as last told; `None` while nobody has told any, or if it is gone.
     latest: Mutex<Option<Hash>>,
+    /// The index that the role's last cycle has compared with, for whoever waits for that.
+    see: (Sender<Option<Hash>>, Receiver<Option<Hash>>),
 }
 
 impl Wake {
@@ -53,6 +55,25 @@ impl Wake {
             signal,
             signals,
             latest: Mutex::new(None),
+            see: bounded(1),
+        }
+    }
+
+    /// For the end of each of the role's cycles: the index that it has compared with.
+    pub fn saw(&self, index: Option<Hash>) {
+        let (saw, seen) = &self.see;
+        // Only the last one counts.
+        while saw.try_send(index).is_err() {
+            let _ = seen.try_recv();
+        }
+    }
+
+    /// Waits until the role has compared with the index told last, or the scope is done.
+    pub fn until_seen(&self, scope: &Scope) {
+        while let Some(seen) = scope.receive(&self.see.1) {
+            if seen == self.told() {
+                return;
+            }
         }
     }
 
@@ -198,6 +219,31 @@ mod tests {
             Some(Cause::Tick),
             "each signal counts once"
         );
+    }
+
+    #[test]
+    fn who_waits_for_a_role_goes_on_when_it_has_seen_what_was_told() {
+        let (_handle, scope) = Scope::root();
+        let wake = Wake::new();
+        for text in ["a", "b"] {
+            // Of these nobody was there to hear.
+            wake.saw(index(text));
+        }
+        wake.tell(index("c"));
+        let until_seen = |limit: Duration| {
+            let scope = scope.within(limit);
+            wake.until_seen(&scope);
+            scope.done().is_none()
+        };
+        assert!(!until_seen(SHORT), "it has compared with others");
+        std::thread::scope(|threads| {
+            let waiting = threads.spawn(|| until_seen(LONG));
+            wake.saw(index("b"));
+            wake.saw(None);
+            wake.saw(index("c"));
+            assert!(waiting.join().unwrap());
+        });
+        assert!(!until_seen(SHORT), "once for each cycle");
     }
 
     #[test]

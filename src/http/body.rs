@@ -46,8 +46,10 @@ pub(super) struct Body<'a> {
     /// How long each next part of it may take, where that is what is limited.
     patience: Option<Duration>,
     next: Next,
-    /// How many more bytes are taken.
+    /// The most that it may hold, in bytes ...
     limit: u64,
+    /// ... and how much of that may still come.
+    left: u64,
     /// Why it could not be read to its end, if so: the error of [`io::Read`] does not say it.
     pub failure: Option<Failure>,
 }
@@ -62,7 +64,7 @@ impl<'a> Body<'a> {
         limit: u64,
     ) -> Result<Body<'a>, Failure> {
         let next = match framing {
-            Framing::Length(length) if length > limit => return Err(Failure::TooLarge),
+            Framing::Length(length) if length > limit => return Err(Failure::TooLarge(limit)),
             Framing::Length(0) => Next::End,
             Framing::Length(length) => Next::Content(length),
             Framing::Chunked => Next::Size,
@@ -74,6 +76,7 @@ impl<'a> Body<'a> {
             patience: None,
             next,
             limit,
+            left: limit,
             failure: None,
         })
     }
@@ -90,7 +93,7 @@ impl<'a> Body<'a> {
     pub(super) fn read_all(mut self) -> Result<Vec<u8>, Failure> {
         let mut all = Vec::new();
         if let Next::Content(length) = self.next {
-            all.reserve_exact(usize::try_from(length).map_err(|_| Failure::TooLarge)?);
+            all.reserve_exact(usize::try_from(length).map_err(|_| Failure::TooLarge(self.limit))?);
         }
         loop {
             let amount = self.ready()?;
@@ -128,8 +131,8 @@ impl<'a> Body<'a> {
                 }
                 Next::Anything => {
                     let received = self.connection.received().len();
-                    if received as u64 > self.limit {
-                        return Err(Failure::TooLarge);
+                    if received as u64 > self.left {
+                        return Err(Failure::TooLarge(self.limit));
                     }
                     if received > 0 {
                         return Ok(received);
@@ -150,7 +153,7 @@ impl<'a> Body<'a> {
         match &mut self.next {
             Next::Content(left) if *left == amount => self.next = Next::End,
             Next::Content(left) | Next::Chunk(left) => *left -= amount,
-            Next::Anything => self.limit -= amount,
+            Next::Anything => self.left -= amount,
             Next::Size | Next::End => {}
         }
     }
@@ -162,13 +165,13 @@ impl<'a> Body<'a> {
             Ok(httparse::Status::Complete((_, size))) if line[0].is_ascii_hexdigit() => size,
             _ => return Err(Failure::NotHttp),
         };
-        if size > self.limit {
-            return Err(Failure::TooLarge);
+        if size > self.left {
+            return Err(Failure::TooLarge(self.limit));
         }
         if size == 0 {
             return self.trailers().map(|()| Next::End);
         }
-        self.limit -= size;
+        self.left -= size;
         Ok(Next::Chunk(size))
     }
 

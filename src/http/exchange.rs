@@ -26,8 +26,8 @@ pub(super) enum Failure {
     FirstOnTls(Error),
     /// The files for TLS can't be used.
     Files(crate::error::Error),
-    /// The answer is larger than the limit.
-    TooLarge,
+    /// The answer is larger than this limit, in bytes.
+    TooLarge(u64),
     /// What came is not HTTP, or its end can't be told.
     NotHttp,
     /// The body is not what whoever takes it expects.
@@ -416,7 +416,7 @@ mod tests {
             framed(&"x".repeat(101), None),
         ] {
             let (answer, kept) = taken([text.clone().into_bytes()], usize::MAX, 7);
-            assert!(matches!(answer, Err(Failure::TooLarge)), "{text}");
+            assert!(matches!(answer, Err(Failure::TooLarge(_))), "{text}");
             assert!(!kept);
         }
         let (answer, kept) = taken([b"HTTP/1.1 200 OK\r\n\r\nto the end".to_vec()], usize::MAX, 7);

@@ -16,9 +16,9 @@ impl Http {
             Failure::Connection(error) => self.explain_connection(error, address, request),
             Failure::FirstOnTls(error) => self.explain_first_on_tls(error, address, request),
             Failure::Files(error) | Failure::Untaken(error) => Error::new(error.kind(), error.to_string()),
-            Failure::TooLarge => Error::new(
+            Failure::TooLarge(limit) => Error::new(
                 Kind::Protocol,
-                format!("an answer from {address} is larger than {} bytes", request.limit),
+                format!("an answer from {address} is larger than {limit} bytes: more than is ever expected there"),
             ),
             Failure::NotHttp => Error::new(Kind::Protocol, format!("the answer from {address} is not HTTP")),
         }

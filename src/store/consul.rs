@@ -46,25 +46,33 @@ impl ConsulStore {
         }
     }
 
-    /// Reads some keys by one request if that tells what is in them, and else one by one. The size of the largest value.
+    /// Reads some keys by one request if that tells what is in them, and else each half of them so: what was too much for one
+    /// answer, or a key that is missing, makes the others no single reads. The size of the largest value.
     fn get_some(&self, scope: &Scope, keys: &[String], each: &mut EachValue) -> Result<usize> {
-        let together = match keys {
-            [_, _, ..] => self.consul.get_together(scope, keys),
-            _ => Ok(None),
+        let Some((first, others)) = keys.split_first() else {
+            return Ok(0);
         };
-        let together = together.context(|| format!("read the key {}", keys.first().map_or("", String::as_str)))?;
-        let rows = together.as_ref().and_then(|together| together.rows(keys));
-        let mut largest = 0;
-        for (n, key) in keys.iter().enumerate() {
-            let entry = rows.as_ref().and_then(|rows| rows.get(n)?.entry());
-            let value = match entry {
-                Some(entry) => Some(value(entry)),
-                None => self.get(scope, key)?,
-            };
-            largest = largest.max(value.as_ref().map_or(0, |value| value.bytes.len()));
-            each(n, value)?;
+        if others.is_empty() {
+            return show(0, self.get(scope, first)?, each);
         }
-        Ok(largest)
+        let together = self.consul.get_together(scope, keys);
+        let together = together.context(|| format!("read the key {first}"))?;
+        if let Some(rows) = together.as_ref().and_then(|together| together.rows(keys)) {
+            let mut largest = 0;
+            for (n, row) in rows.iter().enumerate() {
+                let value = match row.entry() {
+                    Some(entry) => Some(value(entry)),
+                    None => self.get(scope, &keys[n])?,
+                };
+                largest = largest.max(show(n, value, each)?);
+            }
+            return Ok(largest);
+        }
+        let half = keys.len() / 2;
+        let (one, other) = keys.split_at(half);
+        let largest = self.get_some(scope, one, each)?;
+        let of_other = self.get_some(scope, other, &mut |n, value| each(half + n, value))?;
+        Ok(largest.max(of_other))
     }
 
     fn holding(&self) -> Result<Arc<Holding>> {
@@ -167,6 +175,12 @@ impl Store for ConsulStore {
     fn place(&self) -> String {
         format!("Consul {}", self.consul.http().address())
     }
+}
+
+/// Shows a value; its size.
+fn show(n: usize, value: Option<Value>, each: &mut EachValue) -> Result<usize> {
+    let size = value.as_ref().map_or(0, |value| value.bytes.len());
+    each(n, value).map(|()| size)
 }
 
 fn value(entry: Entry) -> Value {

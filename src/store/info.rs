@@ -66,9 +66,7 @@ impl Own {
             _ => true,
         }
     }
-}
 
-impl Own {
     /// Whether both are what one save has left, so that what is known of the one is known of the other.
     pub fn is_same_save(&self, other: &Own) -> bool {
         (&self.index, &self.revision, &self.meta) == (&other.index, &other.revision, &other.meta)

@@ -23,11 +23,11 @@ const STRIDE: usize = 617;
 /// The time from one change to the next.
 const PACE: Duration = Duration::from_millis(100);
 /// The pause between two looks.
-const PAUSE: Duration = Duration::from_micros(100);
+const PAUSE: Duration = Duration::from_micros(250);
 /// A change that is not there by then never comes.
 const LIMIT: Duration = Duration::from_secs(90);
 /// How often the floor is measured at the changes' own pace.
-const PACED: usize = 30;
+const PACED: usize = 200;
 
 /// What was measured with one set of daemons.
 pub struct Latency {
@@ -60,8 +60,11 @@ impl Latency {
         floor.extend(time_floor(&scene));
         let mut paced = scene.floor();
         paced.truncate(PACED);
-        let paced = raw::time_each(&scene.addresses(), PACE, &paced);
+        let mut paced = raw::time_each(&scene.addresses(), PACE, &paced);
+        paced.sort();
+        eprintln!("paced p99 {:?} most {:?} p90 {:?}", paced[197], paced[199], paced[180]);
         all.sort();
+        eprintln!("all p99 {:?} most {:?} p90 {:?}", all[197], all[199], all[180]);
         Latency {
             commands,
             all,
@@ -132,6 +135,10 @@ fn look(scene: &Scene, news: &Receiver<Change>) -> Vec<Duration> {
             }
         }
         waiting.extend(news.try_iter());
+        if let Some(first) = waiting.first() {
+            let left = Duration::from_micros(1500).saturating_sub(first.at.elapsed());
+            thread::sleep(left);
+        }
         waiting.retain(|change| {
             let is_there = contains(connection.send(&change.read), &change.text);
             let elapsed = change.at.elapsed();

@@ -4,7 +4,6 @@
 //! It is read as it comes. What it says under the name of a folder is that of a secret of the same name without the slash
 //! (T9), and is passed over; what it can't tell of one secret is left to that secret's own metadata.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -89,8 +88,8 @@ impl<'de, const IS_WHOLE: bool> Visitor<'de> for Answer<'_, IS_WHOLE> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Listed, A::Error> {
         let mut listed = None;
-        while let Some(key) = map.next_key::<Cow<str>>()? {
-            match &*key {
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
                 "data" => listed = Some(map.next_value_seed(Data::<IS_WHOLE>(self.0))?),
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -118,8 +117,8 @@ impl<'de, const IS_WHOLE: bool> Visitor<'de> for Data<'_, IS_WHOLE> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Listed, A::Error> {
         let mut listed = Listed::default();
         let mut has_told = false;
-        while let Some(key) = map.next_key::<Cow<str>>()? {
-            match &*key {
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
                 "keys" => listed.names = Some(map.next_value()?),
                 "key_info" => {
                     listed.told = map.next_value_seed(Told::<IS_WHOLE>(self.0))?;

@@ -145,7 +145,10 @@ impl Writer for ConsulWriter<'_> {
             self.open = under(&self.holding);
             if !self.open.push(op) {
                 let place = self.store.place();
-                return fail(Kind::Refused, format!("{key} is larger than {place} takes at once"));
+                return fail(
+                    Kind::Refused,
+                    format!("{key} is larger than {place} takes at once: lower numBuckets, at both ends"),
+                );
             }
         }
         self.write_full()?;
