@@ -70,7 +70,8 @@ pub const COMMANDS: &[CommandRow] = &[
         name: "sync",
         command: Command::Sync,
         summary: "the origin's cycle, then every destination's (the default command)",
-        details: "Runs whichever roles the config holds: an origin with mounts, and each destination.",
+        details: "Runs whichever roles the config holds: an origin with mounts, and each destination. Without --once until \
+                  it is\nstopped; then --full, --prune and --allow-mass-delete count for each role's first cycle only.",
     },
     CommandRow {
         name: "origin",
@@ -106,9 +107,9 @@ pub const COMMANDS: &[CommandRow] = &[
         details: "Every path of the origin's sync info is read at both ends. One line for each difference, never with a \
                   value:\n  - missing at the destination        + at the destination only\n  * differs                       \
                     ! can't be read or must not be synced\n  = equal (with --all)\nWhat is at the destination only and was \
-                  never written by vsync is shown and changes no exit code;\nwhat differs, is missing or can't be read makes \
-                  it 3. --repair writes what is missing or differs and\ndeletes what a cycle would, under the role's lock, \
-                  maxDeletes included; what is mended counts no more.",
+                  never written by vsync is shown and changes no exit code;\nwhatever else is not equal makes it 3, once it \
+                  was read again: secrets change meanwhile.\n--repair writes what is missing or differs and deletes what a \
+                  cycle would, under the role's lock,\nmaxDeletes included; what is mended counts no more.",
     },
     CommandRow {
         name: "status",
