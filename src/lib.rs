@@ -33,6 +33,7 @@ pub mod plan;
 pub mod scope;
 pub mod secret;
 pub mod status;
+pub mod storage;
 pub mod store;
 pub mod sync_info;
 pub mod time;

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 10] = [
     &["daemon"],
     &["check", "plan", "verify", "status"],
     &["cycle"],
-    &["engine", "store"],
+    &["engine", "store", "storage"],
     &["cli", "config", "logger"],
     &["sync_info", "transform", "filter"],
     &["vault", "consul"],
@@ -27,7 +27,7 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// What a module uses of its own layer, or of none but these although they lie below.
-const ONLY: [(&str, &[&str]); 17] = [
+const ONLY: [(&str, &[&str]); 18] = [
     // The map, and `run`, which puts the parts together.
     ("lib", &["cli", "config", "cycle", "daemon", "scope", "verify"]),
     // Settings hold what the layers below need; they are never handed down whole.
@@ -52,6 +52,10 @@ const ONLY: [(&str, &[&str]); 17] = [
     (
         "engine",
         &["vault", "http", "sync_info", "filter", "hmac", "time", "error"],
+    ),
+    (
+        "storage",
+        &["consul", "vault", "http", "secret", "scope", "time", "error"],
     ),
     ("store", &["config", "consul", "http", "scope", "sync_info", "error"]),
     // Pure: no server, no clock, no end.
