@@ -416,12 +416,17 @@ impl Plan {
     }
 
     pub(super) fn refuse_where(&mut self, why_not: impl Fn(&Write) -> Option<String>) {
-        let writes = std::mem::take(&mut self.writes);
-        for write in writes {
-            match why_not(&write) {
-                None => self.writes.push(write),
-                Some(why) => self.refuse(write.path, write.is_known, why),
-            }
+        let mut reasons = Vec::new();
+        // In place: of many there is no room for a second list.
+        let refused = self.writes.extract_if(.., |write| {
+            let why = why_not(write);
+            let is_refused = why.is_some();
+            reasons.extend(why);
+            is_refused
+        });
+        let refused: Vec<Write> = refused.collect();
+        for (write, why) in refused.into_iter().zip(reasons) {
+            self.refuse(write.path, write.is_known, why);
         }
     }
 }
