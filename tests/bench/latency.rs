@@ -1,7 +1,8 @@
 //! How long a change takes: from the origin's answer to the write until a read at the destination shows it.
 //!
 //! Changes come ten a second, so that each finds daemons that wait. One thread writes, another one asks the destination again
-//! and again for what has not come yet: that costs CPU time which the servers and vsync lack, so it pauses between two looks.
+//! and again for what has not come yet: that costs CPU time which the servers and vsync lack, so it pauses between two looks,
+//! and does not look before so much time has passed as the floor takes.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -36,8 +37,8 @@ pub struct Latency {
     pub all: Vec<Duration>,
     /// The median of the floor, one right after the other.
     pub floor: Duration,
-    /// The same at the changes' pace, which finds servers and caches as cold as a change does.
-    pub paced_floor: Duration,
+    /// The same at the changes' pace, which finds servers and caches as cold as a change does; in order of size.
+    pub paced: Vec<Duration>,
     /// The share of CPU time that other programs took.
     pub others: f64,
 }
@@ -56,20 +57,18 @@ impl Latency {
         let scene = Scene::start(arguments, SECRETS, commands);
         let others = scene.others();
         let mut floor = time_floor(&scene);
-        let mut all = changes(&scene);
+        let mut all = changes(&scene, median_of(&floor));
         floor.extend(time_floor(&scene));
         let mut paced = scene.floor();
         paced.truncate(PACED);
         let mut paced = raw::time_each(&scene.addresses(), PACE, &paced);
-        paced.sort();
-        eprintln!("paced p99 {:?} most {:?} p90 {:?}", paced[197], paced[199], paced[180]);
         all.sort();
-        eprintln!("all p99 {:?} most {:?} p90 {:?}", all[197], all[199], all[180]);
+        paced.sort();
         Latency {
             commands,
             all,
             floor: median_of(&floor),
-            paced_floor: median_of(&paced),
+            paced,
             others: others.share(),
         }
     }
@@ -80,7 +79,12 @@ impl Latency {
 
     /// The 99th percentile.
     pub fn late(&self) -> Duration {
-        self.all[(self.all.len() * 99).div_ceil(100) - 1]
+        late_of(&self.all)
+    }
+
+    /// The median and the 99th percentile of the floor at the changes' pace.
+    pub fn paced(&self) -> [Duration; 2] {
+        [median_of(&self.paced), late_of(&self.paced)]
     }
 
     pub fn most(&self) -> Duration {
@@ -97,11 +101,11 @@ fn time_floor(scene: &Scene) -> Vec<Duration> {
     raw::time_each(&scene.addresses(), Duration::ZERO, &scene.floor())
 }
 
-fn changes(scene: &Scene) -> Vec<Duration> {
+fn changes(scene: &Scene, earliest: Duration) -> Vec<Duration> {
     let (acknowledged, news) = mpsc::channel();
     thread::scope(|threads| {
         threads.spawn(move || write(scene, &acknowledged));
-        look(scene, &news)
+        look(scene, &news, earliest)
     })
 }
 
@@ -123,7 +127,7 @@ fn write(scene: &Scene, acknowledged: &Sender<Change>) {
     }
 }
 
-fn look(scene: &Scene, news: &Receiver<Change>) -> Vec<Duration> {
+fn look(scene: &Scene, news: &Receiver<Change>, earliest: Duration) -> Vec<Duration> {
     let mut connection = Connection::open(&scene.destination.address);
     let mut waiting: Vec<Change> = Vec::new();
     let mut took = Vec::new();
@@ -136,8 +140,7 @@ fn look(scene: &Scene, news: &Receiver<Change>) -> Vec<Duration> {
         }
         waiting.extend(news.try_iter());
         if let Some(first) = waiting.first() {
-            let left = Duration::from_micros(1500).saturating_sub(first.at.elapsed());
-            thread::sleep(left);
+            thread::sleep(earliest.saturating_sub(first.at.elapsed()));
         }
         waiting.retain(|change| {
             let is_there = contains(connection.send(&change.read), &change.text);
@@ -153,6 +156,11 @@ fn look(scene: &Scene, news: &Receiver<Change>) -> Vec<Duration> {
 /// Whether a text is in an answer.
 pub fn contains(answer: &[u8], text: &str) -> bool {
     answer.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// Of times in order of size.
+fn late_of(times: &[Duration]) -> Duration {
+    times[(times.len() * 99).div_ceil(100) - 1]
 }
 
 fn median_of(times: &[Duration]) -> Duration {

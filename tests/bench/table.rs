@@ -102,7 +102,7 @@ pub fn requests(figures: &Figures, line: Line) -> (Asked, Asked) {
 pub fn latencies(all: &[Latency]) -> String {
     let mut lines = vec![
         "**A change, from the origin's answer until it can be read at the destination**\n".to_owned(),
-        "| daemons | changes | median | 99th percentile | most | floor | floor at the changes' pace | others' CPU |"
+        "| daemons | changes | median | 99th percentile | most | floor | floor at the changes' pace, 99th percentile | others' CPU |"
             .to_owned(),
         "| --- | --: | --: | --: | --: | --: | --: | --: |".to_owned(),
     ];
@@ -116,7 +116,7 @@ pub fn latencies(all: &[Latency]) -> String {
             beside(latency.late()),
             beside(latency.most()),
             time(latency.floor),
-            time(latency.paced_floor),
+            latency.paced().map(time).join(", "),
             percent(latency.others),
         )
     }));
