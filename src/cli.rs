@@ -74,15 +74,18 @@ pub enum Command {
     Verify,
     /// What the sync info says.
     Status,
+    /// Serve the local read replica.
+    Replica,
 }
 
 impl Command {
-    /// What the command needs of the config.
-    pub fn needs(self) -> Needs {
+    /// What the command needs of a sync's config; `None` for the replica, which has its own.
+    pub fn needs(self) -> Option<Needs> {
         match self {
-            Command::Sync | Command::Check | Command::Status => Needs::Held,
-            Command::Origin => Needs::Origin,
-            Command::Destination | Command::Plan | Command::Verify => Needs::Destinations,
+            Command::Sync | Command::Check | Command::Status => Some(Needs::Held),
+            Command::Origin => Some(Needs::Origin),
+            Command::Destination | Command::Plan | Command::Verify => Some(Needs::Destinations),
+            Command::Replica => None,
         }
     }
 
@@ -601,7 +604,7 @@ mod tests {
         for (line, text) in [
             (
                 "compare",
-                "unknown command compare; the commands are sync, origin, destination, check, plan, verify, status, help",
+                "unknown command compare; the commands are sync, origin, destination, check, plan, verify, status, replica, help",
             ),
             (
                 "verify --sample lots",

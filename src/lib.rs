@@ -30,6 +30,7 @@ pub mod hmac;
 pub mod http;
 pub mod logger;
 pub mod plan;
+pub mod replica;
 pub mod scope;
 pub mod secret;
 pub mod status;
@@ -42,7 +43,7 @@ pub mod vault;
 pub mod verify;
 
 use cli::{Command, Invocation, Output};
-use config::Settings;
+use config::{ReplicaSettings, Settings};
 use cycle::{Destination, Options, Origin};
 use daemon::{Daemon, Notify, Systemd};
 use scope::Scope;
@@ -58,7 +59,7 @@ pub fn run(invocation: &Invocation, settings: Settings, scope: &Scope) -> u8 {
     let runs_origin = match invocation.command {
         Command::Origin => true,
         Command::Sync | Command::Check => !settings.origin.mounts.is_empty(),
-        Command::Destination | Command::Plan | Command::Verify | Command::Status => false,
+        Command::Destination | Command::Plan | Command::Verify | Command::Status | Command::Replica => false,
     };
     let all = &settings.destinations;
     let destination = |own| Destination::new(own, &settings.origin, settings.num_buckets).among(all);
@@ -88,6 +89,11 @@ pub fn run(invocation: &Invocation, settings: Settings, scope: &Scope) -> u8 {
         _ if invocation.once => daemon.once(scope),
         _ => daemon.run(scope),
     }
+}
+
+/// Serves the local read replica until `scope` is stopped; the exit code.
+pub fn serve_replica(settings: ReplicaSettings, scope: &Scope) -> u8 {
+    daemon::serve_replica(settings, scope)
 }
 
 fn verify_options(invocation: &Invocation) -> verify::Options {

@@ -35,7 +35,16 @@ fn run() -> Result<u8> {
     };
     let file = invocation.config_file.as_deref();
     let environment = config::environment()?;
-    let (mut settings, warnings) = config::load(invocation.command.needs(), file, environment, &invocation.overrides)?;
+    let Some(needs) = invocation.command.needs() else {
+        let (mut settings, warnings) = config::load_replica(file, environment, &invocation.overrides)?;
+        settings.service = config::service();
+        vsync::logger::start(settings.log, settings.name.clone());
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        let (stop, scope) = Scope::root();
+        stop_at_signal(stop, 0)?;
+        return Ok(vsync::serve_replica(settings, &scope));
+    };
+    let (mut settings, warnings) = config::load(needs, file, environment, &invocation.overrides)?;
     settings.service = config::service();
     vsync::logger::start(settings.log, settings.name.clone());
     warnings.iter().for_each(|warning| log::warn!("{warning}"));

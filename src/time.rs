@@ -1,5 +1,7 @@
 //! Points in time, as the servers write them and as reports show them.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
@@ -18,6 +20,11 @@ pub fn parse_http_date(text: &str) -> Option<Timestamp> {
 /// the same.
 pub fn now() -> String {
     format!("{:.3}", Timestamp::now())
+}
+
+/// Now by this machine's clock, since the Unix epoch. For what has to survive the process; whatever else waits uses `Instant`.
+pub fn since_epoch() -> Duration {
+    Timestamp::now().duration_since(Timestamp::UNIX_EPOCH).unsigned_abs()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 10] = [
     &["main"],
     &["lib"],
     &["daemon"],
-    &["check", "plan", "verify", "status"],
+    &["check", "plan", "verify", "status", "replica"],
     &["cycle"],
     &["engine", "store", "storage"],
     &["cli", "config", "logger"],

@@ -33,6 +33,7 @@ mod origin;
 mod origin_ends;
 mod origin_rules;
 mod plan;
+mod replica;
 mod selfcheck;
 mod standby;
 mod static_binary;

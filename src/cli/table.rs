@@ -118,8 +118,26 @@ pub const COMMANDS: &[CommandRow] = &[
         details: "Reads only the stores, and needs no login to any Vault. An end whose store can't be read is shown as \
                   that,\nthe others are shown as well, and the exit code is 1.",
     },
+    CommandRow {
+        name: "replica",
+        command: Command::Replica,
+        summary: "serve the local read replica",
+        details: "Speaks Vault's read API at replica.listen, asks the origin (origin.vault) for what it does not hold, and \
+                  goes on\nanswering when the origin is away. Writes nothing. Runs until it is stopped.",
+    },
 ];
 
+const EACH: &[Command] = &[
+    Command::Sync,
+    Command::Origin,
+    Command::Destination,
+    Command::Check,
+    Command::Plan,
+    Command::Verify,
+    Command::Status,
+    Command::Replica,
+];
+/// Those that print data.
 const ALL: &[Command] = &[
     Command::Sync,
     Command::Origin,
@@ -155,7 +173,7 @@ const fn flag(id: FlagId, long: &'static str, commands: &'static [Command], help
 #[rustfmt::skip]
 pub const FLAGS: &[Flag] = &[
     Flag { short: Some('c'), value: Some("FILE"),
-        ..flag(FlagId::Config, "config", ALL, "the config file (default ./vsync.json, then /etc/vsync/vsync.json)") },
+        ..flag(FlagId::Config, "config", EACH, "the config file (default ./vsync.json, then /etc/vsync/vsync.json)") },
     flag(FlagId::Once, "once", CYCLES, "run one cycle and exit"),
     Flag { short: Some('n'),
         ..flag(FlagId::DryRun, "dry-run", CYCLES, "run one cycle, print its tasks and write nothing") },
@@ -169,8 +187,8 @@ pub const FLAGS: &[Flag] = &[
     flag(FlagId::All, "all", &[Command::Verify], "show what is equal, too"),
     Flag { value: Some("SHARE"),
         ..flag(FlagId::Sample, "sample", &[Command::Verify], "compare only this share of the secrets, other ones each time: 10%") },
-    Flag { short: Some('V'), ..flag(FlagId::Version, "version", ALL, "print the version") },
-    Flag { short: Some('h'), ..flag(FlagId::Help, "help", ALL, "print help, of a command where one is given") },
+    Flag { short: Some('V'), ..flag(FlagId::Version, "version", EACH, "print the version") },
+    Flag { short: Some('h'), ..flag(FlagId::Help, "help", EACH, "print help, of a command where one is given") },
 ];
 
 /// The answer to `--version`.

@@ -11,6 +11,7 @@ use super::Needs;
 use super::keys::{Place, row};
 use super::kind::Typed;
 use super::layers::{Mistakes, Values};
+use super::replica::ReplicaSettings;
 use super::settings::{
     DestinationSettings, Listing, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings, ServiceSettings,
     Settings, StoreSettings, Webhook,
@@ -74,6 +75,21 @@ pub fn build(values: &Values, needs: Needs, note: &str) -> Result<(Settings, Vec
     Ok((settings, builder.warnings))
 }
 
+/// The replica's settings and warnings, or all that stands in their way; `note` as in [`build`].
+pub fn build_replica(values: &Values, note: &str) -> Result<(ReplicaSettings, Vec<String>)> {
+    let mut builder = Builder {
+        values,
+        mistakes: Mistakes::default(),
+        warnings: Vec::new(),
+        is_missing: false,
+    };
+    let settings = builder.replica();
+    let note = if builder.is_missing { note } else { "" };
+    builder.mistakes.end(note)?;
+    let settings = settings.ok_or_else(|| Error::new(Kind::Config, DEFECT))?;
+    Ok((settings, builder.warnings))
+}
+
 // A value's type follows from its key's row, so these only choose; a missing default would be zero, and a
 // test sees to it that every row's default is of its kind.
 
@@ -91,21 +107,21 @@ pub(super) fn secret(values: &Values, place: Place, key: &'static str) -> Option
     }
 }
 
-fn list(values: &Values, place: Place, key: &'static str) -> Option<Vec<String>> {
+pub(super) fn list(values: &Values, place: Place, key: &'static str) -> Option<Vec<String>> {
     match values.given(place, key) {
         Some(Typed::List(list)) => Some(list.clone()),
         _ => None,
     }
 }
 
-fn whole(values: &Values, place: Place, key: &'static str) -> u64 {
+pub(super) fn whole(values: &Values, place: Place, key: &'static str) -> u64 {
     match values.get(place, key) {
         Some(Typed::Whole(number)) => number,
         _ => 0,
     }
 }
 
-fn duration(values: &Values, place: Place, key: &'static str) -> Duration {
+pub(super) fn duration(values: &Values, place: Place, key: &'static str) -> Duration {
     match values.get(place, key) {
         Some(Typed::Duration(duration)) => duration,
         _ => Duration::ZERO,
@@ -182,7 +198,7 @@ impl Builder<'_> {
         }
     }
 
-    fn log(&self) -> LogSettings {
+    pub(super) fn log(&self) -> LogSettings {
         let level = text(self.values, Place::Top, "log.level").and_then(|level| level.parse().ok());
         let is_json = text(self.values, Place::Top, "log.type").as_deref() == Some("json");
         LogSettings {
@@ -292,7 +308,7 @@ impl Builder<'_> {
         usize::try_from(whole(self.values, place, "numWorkers")).unwrap_or(1)
     }
 
-    fn vault(&mut self, place: Place) -> Option<VaultSettings> {
+    pub(super) fn vault(&mut self, place: Place) -> Option<VaultSettings> {
         let values = self.values;
         let address = text(values, place, "vault.address");
         if address.is_none() {
@@ -313,7 +329,7 @@ impl Builder<'_> {
         })
     }
 
-    fn store(&mut self, place: Place) -> Option<StoreSettings> {
+    pub(super) fn store(&mut self, place: Place) -> Option<StoreSettings> {
         let consul = self.first_given(place, &CONSUL);
         let folder = text(self.values, place, "file.path").map(PathBuf::from);
         match (consul, folder) {

@@ -136,6 +136,7 @@ const fn origin(name: &'static str, kind: Kind, help: &'static str) -> Key {
 const LEVELS: Kind = Kind::Choice(&["debug", "info", "warn", "error"]);
 const MS: u64 = 1;
 const MIN_TICK: u64 = 100 * MS;
+const MIN_LIFETIME: u64 = 100 * MS;
 
 /// Every key of this version.
 #[rustfmt::skip]
@@ -149,6 +150,21 @@ pub const KEYS: &[Key] = &[
     top("notify.command", Kind::Command, "", "a program and its arguments, run without a shell; gets the report of a fatal error on its stdin"),
     top("notify.webhook", Kind::Webhook, "", "the report of a fatal error is posted to this URL"),
     top("notify.webhookFile", Kind::Text, "", "the file that holds the URL of the webhook"),
+
+    top("replica.listen", Kind::Listen, "127.0.0.1:8100", "where the read replica is read: `127.0.0.1:8100`, `unix:/run/vsync/replica.sock`"),
+    top("replica.socketMode", Kind::Choice(&["0600", "0660", "0666"]), "0600", "the permissions of a unix socket of replica.listen"),
+    top("replica.tls.cert", Kind::Text, "", "PEM file of the certificate that is shown to readers, with its chain"),
+    top("replica.tls.key", Kind::Text, "", "PEM file of that certificate's private key"),
+    top("replica.cacheLifetime", Kind::Duration { min: MIN_LIFETIME }, "5m", "for how long what the origin said is not asked again"),
+    top("replica.maxStale", Kind::Duration { min: MS }, "24h", "how old it may be while the origin is away"),
+    top("replica.maxStaleAuth", Kind::Duration { min: MS }, "1h", "how old the origin's word on who may read may be while it is away"),
+    top("replica.maxEntries", Kind::Whole { min: 1, max: 100_000_000 }, "100000", "how many answers are held"),
+    top("replica.maxBytes", Kind::Whole { min: 1 << 20, max: 1 << 40 }, "268435456", "how many bytes they may take"),
+    top("replica.auth", Kind::Choice(&["origin", "tokens"]), "origin", "who may read: whom the origin lets, or who has a token of replica.tokenHashes"),
+    top("replica.tokenHashes", Kind::Hashes, "", "SHA-256 hashes of tokens that may read all that the replica may"),
+    top("replica.local.file", Kind::Text, "", "an encrypted file from which what is held survives a restart (without it: nothing does)"),
+    top("replica.local.keyFile", Kind::Text, "", "the file that holds its key: 32 bytes in base64, `openssl rand -base64 32`"),
+    top("replica.prefetch", Kind::Mounts, "", "data paths that are read at the start and kept fresh"),
 
     end("name", Kind::Name, "", "label (without it: origin, destination); destinations need distinct names"),
     end("vault.address", Kind::Address, "", "http(s)://host:port of the Vault"),

@@ -12,10 +12,12 @@ use serde_json::Value;
 use super::keys::shown;
 use super::nearest::nearest;
 use super::network::{EXPECTED_LISTEN, EXPECTED_NETWORK, Listen, Network};
+use super::replica::token_hash;
 use super::settings::{MaxDeletes, Webhook};
 use super::{json, text};
 use crate::filter::compile;
 use crate::secret::SecretString;
+use crate::sync_info::Hash;
 use crate::transform::Rule;
 
 /// What a value must be.
@@ -66,6 +68,8 @@ pub enum Kind {
     Listen,
     /// IP addresses and networks.
     Networks,
+    /// SHA-256 hashes.
+    Hashes,
 }
 
 /// A value that is what its kind asks for.
@@ -93,6 +97,8 @@ pub enum Typed {
     Listen(Listen),
     /// Of [`Kind::Networks`].
     Networks(Vec<Network>),
+    /// Of [`Kind::Hashes`].
+    Hashes(Vec<Hash>),
 }
 
 /// What is wrong with a value.
@@ -148,6 +154,7 @@ impl Kind {
             Kind::Webhook => "must be a string, http(s)://host:port/path".to_owned(),
             Kind::Listen => format!("must be a string, {EXPECTED_LISTEN}"),
             Kind::Networks => "must be a list of strings, IP addresses or networks like 10.0.0.0/8".to_owned(),
+            Kind::Hashes => "must be a list of strings, SHA-256 hashes in lower-case hex".to_owned(),
         }
     }
 
@@ -158,13 +165,13 @@ impl Kind {
         match self {
             Kind::Bool => text.parse().map_or_else(|_| string(), Value::Bool),
             Kind::Whole { .. } => text.parse::<u64>().map_or_else(|_| string(), Value::from),
-            Kind::Mounts | Kind::Regexes | Kind::Networks if !is_json_list(text) => Value::Array(
+            Kind::Mounts | Kind::Regexes | Kind::Networks | Kind::Hashes if !is_json_list(text) => Value::Array(
                 text.split(',')
                     .map(|item| Value::String(item.trim().to_owned()))
                     .collect(),
             ),
             // An argument may hold a comma.
-            Kind::Mounts | Kind::Regexes | Kind::Networks | Kind::Transforms | Kind::Command => {
+            Kind::Mounts | Kind::Regexes | Kind::Networks | Kind::Hashes | Kind::Transforms | Kind::Command => {
                 json::parse(text.as_bytes()).unwrap_or_else(|_| string())
             }
             _ => string(),
@@ -188,6 +195,7 @@ impl Kind {
             (Kind::Transforms, Value::Array(items)) => rules(items).map(Typed::Rules),
             (Kind::Command, Value::Array(items)) => command(items).map(Typed::List),
             (Kind::Networks, Value::Array(items)) => networks(items).map(Typed::Networks),
+            (Kind::Hashes, Value::Array(items)) => hashes(items).map(Typed::Hashes),
             (_, Value::String(text)) => self.check_text(text),
             (_, other) => Err(self.mismatch(type_of(other))),
         }
@@ -217,7 +225,7 @@ impl Kind {
             Kind::Choice(_) => Err(self.mismatch("another string")),
             Kind::Listen => Listen::parse(value).map(Typed::Listen).map_err(Flaw::whole),
             Kind::Bool | Kind::Whole { .. } => Err(self.mismatch("a string")),
-            Kind::Mounts | Kind::Regexes | Kind::Networks | Kind::Transforms | Kind::Command => {
+            Kind::Mounts | Kind::Regexes | Kind::Networks | Kind::Hashes | Kind::Transforms | Kind::Command => {
                 Err(self.mismatch("a string"))
             }
         }
@@ -303,6 +311,14 @@ fn networks(items: &[Value]) -> Result<Vec<Network>, Flaw> {
         Network::parse(text).ok_or_else(|| Flaw::item(index, format!("must be {EXPECTED_NETWORK}")))
     };
     strings(items)?.iter().enumerate().map(network).collect()
+}
+
+/// The message shows nothing of what stands there: it may be a token by mistake.
+fn hashes(items: &[Value]) -> Result<Vec<Hash>, Flaw> {
+    let hash = |(index, text): (usize, &String)| {
+        token_hash(text).ok_or_else(|| Flaw::item(index, "must be 64 lower-case hex digits, a token's SHA-256 hash"))
+    };
+    strings(items)?.iter().enumerate().map(hash).collect()
 }
 
 /// Arguments may be empty; a NUL would end one for the system.

@@ -14,6 +14,7 @@ pub mod kind;
 mod layers;
 pub mod nearest;
 mod network;
+mod replica;
 mod settings;
 mod text;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 use crate::error::{Kind, Result, fail};
 
 pub use network::{Listen, Network};
+pub use replica::{Readers, ReplicaSettings};
 pub use settings::{
     DestinationSettings, FeedSettings, Listing, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings,
     ServiceSettings, Settings, StoreSettings, Webhook,
@@ -98,12 +100,48 @@ pub fn load(
     load_found(needs, found, environment, flags)
 }
 
+/// As [`load`], what the local read replica needs.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_replica(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: &[(String, String)],
+) -> Result<(ReplicaSettings, Vec<String>)> {
+    let places = file::PLACES.map(PathBuf::from);
+    let laid = lay(file::find(file, &places)?, environment, flags)?;
+    let (settings, more) = build::build_replica(&laid.values, &laid.note)?;
+    Ok((settings, [laid.warnings, more].concat()))
+}
+
 fn load_found(
     needs: Needs,
     found: Option<file::ConfigFile>,
     environment: impl IntoIterator<Item = (String, String)>,
     flags: &[(String, String)],
 ) -> Result<(Settings, Vec<String>)> {
+    let laid = lay(found, environment, flags)?;
+    let (mut settings, more) = build::build(&laid.values, needs, &laid.note)?;
+    settings.notify.withheld = laid.withheld;
+    Ok((settings, [laid.warnings, more].concat()))
+}
+
+/// The sources over each other.
+struct Laid {
+    values: layers::Values,
+    warnings: Vec<String>,
+    /// Ends a message about something missing.
+    note: String,
+    /// Variables that may hold secrets.
+    withheld: Vec<String>,
+}
+
+fn lay(
+    found: Option<file::ConfigFile>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: &[(String, String)],
+) -> Result<Laid> {
     let mut layers = layers::Layers::default();
     let mut exposed = None;
     let note = match found {
@@ -128,10 +166,12 @@ fn load_found(
             "{path}: holds a secret ({key}) and is open to other users, chmod 600 it"
         ));
     }
-    let (mut settings, more) = build::build(&values, needs, &note)?;
-    warnings.extend(more);
-    settings.notify.withheld = withheld;
-    Ok((settings, warnings))
+    Ok(Laid {
+        values,
+        warnings,
+        note,
+        withheld,
+    })
 }
 
 #[cfg(test)]

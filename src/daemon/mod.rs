@@ -11,6 +11,7 @@ mod listener;
 mod looks;
 mod notify;
 mod once;
+mod replica;
 mod roles;
 mod systemd;
 mod trigger;
@@ -39,6 +40,7 @@ use trigger::{Cause, Gate, Wake, follow};
 
 pub use looks::{routes, status};
 pub use notify::Notify;
+pub use replica::serve_replica;
 pub use systemd::Systemd;
 
 /// The longest pause after a cycle that failed, however many changes there are.

@@ -13,6 +13,8 @@ mod explain;
 mod in_flight;
 mod pace;
 mod resolver;
+pub mod serve;
+pub use serve::ServeTls;
 mod tls;
 mod tls_failure;
 

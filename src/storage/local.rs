@@ -7,17 +7,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{Backend, Entry, ensure_key, ensure_prefix};
 use crate::error::{Kind, Result, fail};
 use crate::scope::Scope;
+use crate::time;
 
-/// Where `local` holds what the backend said of keys, and of prefixes ...
+/// Where `local` holds what the backend said of keys, and of prefixes, what others were told by whom they know ...
 const SAID: &str = "said/";
 const LISTED: &str = "listed";
+const TOLD: &str = "told/";
 /// ... and what was put and deleted here.
 const OWN: &str = "own/";
 
@@ -25,6 +27,29 @@ const OWN: &str = "own/";
 pub trait Clock: Send + Sync {
     /// Now.
     fn now(&self) -> Duration;
+}
+
+/// The machine's time when the process began, and what has passed since: if the machine's clock is set meanwhile, this one
+/// goes on.
+pub struct SystemClock {
+    epoch: Duration,
+    began: Instant,
+}
+
+impl SystemClock {
+    /// As of now.
+    pub fn start() -> SystemClock {
+        SystemClock {
+            epoch: time::since_epoch(),
+            began: Instant::now(),
+        }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.epoch + self.began.elapsed()
+    }
 }
 
 /// See the module.
@@ -51,6 +76,17 @@ pub struct Found<T> {
     pub freshness: Freshness,
     /// How long ago the backend was asked for it.
     pub age: Duration,
+}
+
+impl<T> Found<T> {
+    /// The answer that `make` makes of this one.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Found<U> {
+        Found {
+            answer: make(self.answer),
+            freshness: self.freshness,
+            age: self.age,
+        }
+    }
 }
 
 /// Where an answer comes from.
@@ -186,6 +222,27 @@ impl LocalReplica {
             .map(str::to_string)
             .collect();
         Ok(self.found(self.with_own(scope, prefix, said)?, freshness, &record))
+    }
+
+    /// The answer to a question that only the caller can `ask`, by the same rules; `key` names it among such questions.
+    ///
+    /// # Errors
+    /// Those of `ask`, if nothing that may be used instead is held.
+    pub fn look_by(
+        &self,
+        scope: &Scope,
+        key: &str,
+        since: Duration,
+        ask: &dyn Fn() -> Result<Option<Vec<u8>>>,
+    ) -> Result<Found<Option<Vec<u8>>>> {
+        ensure_key(key)?;
+        let (record, freshness) = self.held_or_asked(scope, &format!("{TOLD}{key}"), since, ask)?;
+        let age = self.age(&record);
+        Ok(Found {
+            answer: record.answer,
+            freshness,
+            age,
+        })
     }
 
     /// Names with what was put and deleted here.

@@ -14,7 +14,7 @@ use crate::scope::Scope;
 
 pub use exercise::exercise_backend;
 pub use folder::Folder;
-pub use local::{Clock, Found, Freshness, LocalReplica};
+pub use local::{Clock, Found, Freshness, LocalReplica, SystemClock};
 pub use memory::Memory;
 
 /// A value under its key.

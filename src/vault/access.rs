@@ -55,6 +55,16 @@ impl Mount {
         self
     }
 
+    /// A mount of which only its engine and that one's options are known.
+    pub fn of(engine: &str, options: Option<HashMap<String, String>>) -> Mount {
+        Mount {
+            path: String::new(),
+            engine: engine.to_string(),
+            uuid: String::new(),
+            options,
+        }
+    }
+
     /// A KV mount that is still to be made.
     pub fn planned(path: &str) -> Mount {
         Mount {

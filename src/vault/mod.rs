@@ -10,6 +10,7 @@ mod freshness;
 mod life;
 mod listing;
 mod login;
+mod reader;
 mod token;
 mod ways;
 mod wrapped;

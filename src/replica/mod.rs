@@ -1,0 +1,354 @@
+//! The local read replica: a read-only Vault beside the applications, which goes on answering when the real one is away.
+//!
+//! A request is sorted ([`route`](self::route)), whoever sends it must be allowed to ([`access`](self::access)), and what it
+//! asks for is what the origin says, or has said ([`source`](self::source), [`LocalReplica`]). Nothing is ever written.
+
+mod access;
+mod body;
+mod changes;
+mod mounts;
+mod prefetch;
+mod route;
+mod serve;
+mod source;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use access::{Access, LOOKUP, Need, Verdict};
+use changes::{Changed, Changes};
+use mounts::Mounts;
+use route::{Refusal, Route, route};
+use serde_json::{Value, json};
+use source::{Question, Said, said};
+
+use crate::error::{Error, Kind, Result, fail};
+use crate::http::serve::{Answer, Asked};
+use crate::scope::Scope;
+use crate::secret::SecretString;
+use crate::storage::{Clock, Found, Freshness, LocalReplica};
+
+pub use serve::Serving;
+
+/// How long one request may take.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// A path that no known mount holds may be of a new one: the mounts are asked again, but not more often than this.
+const MOUNTS_PAUSE: Duration = Duration::from_secs(10);
+
+/// The replica.
+pub struct Replica {
+    answers: LocalReplica,
+    access: Access,
+    changes: Changes,
+    clock: Arc<dyn Clock>,
+    /// Where to write instead, for messages.
+    origin: String,
+    namespace: String,
+    /// As they were last read, and when.
+    mounts: RwLock<Option<(Duration, Arc<Mounts>)>>,
+}
+
+/// What is answered, and where it is from.
+type Told = Found<Answer>;
+
+impl Replica {
+    /// Answers a request, whatever it is.
+    fn answer(&self, scope: &Scope, asked: &Asked) -> Answer {
+        let scope = scope.within(REQUEST_LIMIT);
+        let outcome = match route(asked.method(), asked.path(), asked.query()) {
+            Ok(route) => self.told(&scope, asked, route),
+            Err(refusal) => return self.refuse(refusal),
+        };
+        match outcome {
+            Ok(told) => {
+                let mut answer = told.answer;
+                let word = match told.freshness {
+                    Freshness::Hit => "hit",
+                    Freshness::Miss => "miss",
+                    Freshness::Stale => "stale",
+                };
+                answer.headers.push(("X-Vsync-Cache", word.to_string()));
+                answer.headers.push(("Age", told.age.as_secs().to_string()));
+                answer
+            }
+            Err(error) => self.explain(&error),
+        }
+    }
+
+    /// What was said of this before counts no longer.
+    fn note(&self, changed: &Changed) {
+        let now = self.clock.now();
+        self.changes.note(changed, now);
+        self.changes
+            .forget_before(now.saturating_sub(self.answers.cache_lifetime));
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Answer {
+        match refusal {
+            Refusal::Bad(why) => body::errors(400, &[why]),
+            Refusal::Unknown => body::errors(404, &[&self.unknown()]),
+            Refusal::ReadOnly => {
+                let why = format!(
+                    "this is a read-only replica: send what writes to the origin, {}",
+                    self.origin
+                );
+                let mut answer = body::errors(405, &[&why]);
+                answer.headers.push(("Allow", "GET, LIST".to_string()));
+                answer
+            }
+        }
+    }
+
+    fn unknown(&self) -> String {
+        format!(
+            "this read replica has nothing but KV secrets: ask the origin, {}",
+            self.origin
+        )
+    }
+
+    fn explain(&self, error: &Error) -> Answer {
+        let status = match error.kind() {
+            Kind::Denied => {
+                log::warn!("replica: its own token may not read what a reader may: {error}");
+                return body::lacking();
+            }
+            Kind::Refused | Kind::NotFound => 400,
+            Kind::Protocol => 502,
+            _ => 503,
+        };
+        body::errors(status, &[&error.to_string()])
+    }
+
+    fn told(&self, scope: &Scope, asked: &Asked, route: Route) -> Result<Told> {
+        let own = |body: &Value| Ok(fresh(body::json(200, body)));
+        match route {
+            Route::Health => own(&self.health(scope)),
+            Route::SealStatus => own(&self.seal_status(scope)),
+            Route::Leader => own(&leader()),
+            _ => self.told_to_reader(scope, asked, route),
+        }
+    }
+
+    /// What only a reader is told.
+    fn told_to_reader(&self, scope: &Scope, asked: &Asked, route: Route) -> Result<Told> {
+        if let Some(namespace) = asked.header("X-Vault-Namespace")
+            && namespace.trim_matches('/') != self.namespace
+        {
+            return Ok(fresh(body::absent()));
+        }
+        let Some(token) = token_of(asked) else {
+            return Ok(fresh(body::denied()));
+        };
+        match route {
+            Route::LookupSelf => self.said_to(scope, &token, LOOKUP, || Some(lookup_self())),
+            Route::MountOf(path) => {
+                let describe = || self.mounts(scope, Duration::ZERO).ok()?.describe(&path);
+                self.said_to(scope, &token, &format!("sys/internal/ui/mounts/{path}"), describe)
+            }
+            route => self.read(scope, &token, route),
+        }
+    }
+
+    fn read(&self, scope: &Scope, token: &SecretString, route: Route) -> Result<Told> {
+        let (path, need) = match &route {
+            Route::List { path, .. } => (path, Need::List),
+            Route::Read { path, .. } => (path, Need::Read),
+            _ => return Ok(fresh(body::absent())),
+        };
+        match self.access.may(scope, token, path, need)? {
+            Verdict::Allowed => {}
+            Verdict::Denied => return Ok(fresh(body::lacking())),
+            Verdict::Unknown => return Ok(fresh(body::denied())),
+        }
+        match self.sort(scope, route)? {
+            Some(Route::Read { path, version }) => {
+                let found = self.ask(scope, &Question::Read(&path, version))?;
+                Ok(found.map(|answer| answer.map_or_else(body::absent, |(status, body)| body::raw(status, body))))
+            }
+            Some(Route::List { path, after, limit }) => {
+                let found = self.ask(scope, &Question::List(&path))?;
+                Ok(found.map(|answer| answer.map_or_else(body::absent, |(_, names)| listing(&names, &after, limit))))
+            }
+            _ => Ok(fresh(body::errors(404, &[&self.unknown()]))),
+        }
+    }
+
+    /// What is to be read for a route, if it leads into a KV mount.
+    fn sort(&self, scope: &Scope, route: Route) -> Result<Option<Route>> {
+        let sorted = self.mounts(scope, Duration::ZERO)?.sort(route.clone());
+        if sorted.is_some() {
+            return Ok(sorted);
+        }
+        let recently = self.clock.now().saturating_sub(MOUNTS_PAUSE);
+        Ok(self.mounts(scope, recently)?.sort(route))
+    }
+
+    /// The mounts as they were after `since`.
+    fn mounts(&self, scope: &Scope, since: Duration) -> Result<Arc<Mounts>> {
+        let since = since.max(self.clock.now().saturating_sub(self.answers.cache_lifetime));
+        let known = self.mounts.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, mounts)) = known.filter(|(at, _)| *at >= since) {
+            return Ok(mounts);
+        }
+        let found = self.answers.look(scope, &Question::Mounts.key(), since)?;
+        let body = found.answer.map(|entry| said(&entry.value)).transpose()?;
+        let Some(mounts) = body.and_then(|(_, body)| Mounts::parse(&body)) else {
+            return fail(Kind::Protocol, "the origin does not say which mounts it has");
+        };
+        let mounts = Arc::new(mounts);
+        // Stale ones are looked at again with the next request: the origin may be back.
+        if found.freshness != Freshness::Stale {
+            let at = self.clock.now().saturating_sub(found.age);
+            *self.mounts.write().unwrap_or_else(PoisonError::into_inner) = Some((at, mounts.clone()));
+        }
+        Ok(mounts)
+    }
+
+    /// What the origin says, or has said: status and body; `None` for what is not there.
+    fn ask(&self, scope: &Scope, question: &Question) -> Result<Found<Option<Said>>> {
+        self.ask_since(scope, question, Duration::ZERO)
+    }
+
+    /// The same, not before `since`.
+    fn ask_since(&self, scope: &Scope, question: &Question, since: Duration) -> Result<Found<Option<Said>>> {
+        let since = since.max(self.changes.of(question));
+        let found = self.answers.look(scope, &question.key(), since)?;
+        let Found { answer, freshness, age } = found;
+        let answer = match (answer, question) {
+            (Some(entry), Question::List(_)) => Some((200, entry.value)),
+            (Some(entry), _) => Some(said(&entry.value)?),
+            (None, _) => None,
+        };
+        Ok(Found { answer, freshness, age })
+    }
+
+    /// What the origin says to a token at `path`; where no origin decides, what the replica itself says to one that it knows.
+    fn said_to(
+        &self,
+        scope: &Scope,
+        token: &SecretString,
+        path: &str,
+        own: impl FnOnce() -> Option<Value>,
+    ) -> Result<Told> {
+        match &self.access {
+            Access::Origin(judge) => {
+                let found = judge.ask_as(scope, token, path)?;
+                Ok(found.map(|(status, body)| body::raw(status, body)))
+            }
+            Access::Tokens(_) => Ok(fresh(match self.access.may(scope, token, path, Need::Read)? {
+                Verdict::Allowed => own().map_or_else(body::lacking, |data| body::raw(200, body::data(&data))),
+                _ => body::denied(),
+            })),
+        }
+    }
+
+    /// What the origin was when it was last asked.
+    fn seal(&self, scope: &Scope) -> Value {
+        let found = self.answers.look(scope, &Question::Seal.key(), Duration::ZERO);
+        let body = found.ok().and_then(|found| said(&found.answer?.value).ok());
+        body.and_then(|(_, body)| serde_json::from_slice(&body).ok())
+            .unwrap_or_default()
+    }
+
+    /// The replica's own health: it answers, so it is well.
+    fn health(&self, scope: &Scope) -> Value {
+        let seal = self.seal(scope);
+        json!({
+            "initialized": true,
+            "sealed": false,
+            "standby": false,
+            "performance_standby": false,
+            "replication_performance_mode": "disabled",
+            "replication_dr_mode": "disabled",
+            "server_time_utc": self.clock.now().as_secs(),
+            "version": text(&seal, "version"),
+            "cluster_name": text(&seal, "cluster_name"),
+            "cluster_id": text(&seal, "cluster_id"),
+        })
+    }
+
+    fn seal_status(&self, scope: &Scope) -> Value {
+        let seal = self.seal(scope);
+        json!({
+            "type": "shamir",
+            "initialized": true,
+            "sealed": false,
+            "t": 1,
+            "n": 1,
+            "progress": 0,
+            "nonce": "",
+            "version": text(&seal, "version"),
+            "build_date": text(&seal, "build_date"),
+            "migration": false,
+            "cluster_name": text(&seal, "cluster_name"),
+            "cluster_id": text(&seal, "cluster_id"),
+            "recovery_seal": false,
+            "storage_type": "vsync",
+        })
+    }
+}
+
+/// An answer that is made here and now.
+fn fresh(answer: Answer) -> Told {
+    Found {
+        answer,
+        freshness: Freshness::Miss,
+        age: Duration::ZERO,
+    }
+}
+
+fn text(object: &Value, name: &str) -> String {
+    object[name].as_str().unwrap_or_default().to_string()
+}
+
+fn leader() -> Value {
+    json!({
+        "ha_enabled": false,
+        "is_self": false,
+        "active_time": "0001-01-01T00:00:00Z",
+        "leader_address": "",
+        "leader_cluster_address": "",
+        "performance_standby": false,
+        "performance_standby_last_remote_wal": 0,
+    })
+}
+
+/// What is told of a token that is on the list.
+fn lookup_self() -> Value {
+    json!({
+        "accessor": "",
+        "creation_time": 0,
+        "creation_ttl": 0,
+        "display_name": "replica",
+        "entity_id": "",
+        "expire_time": null,
+        "explicit_max_ttl": 0,
+        "id": "",
+        "meta": null,
+        "num_uses": 0,
+        "orphan": true,
+        "path": "",
+        "policies": [],
+        "renewable": false,
+        "ttl": 0,
+        "type": "service",
+    })
+}
+
+/// The token of a request, from either of the headers that Vault takes it from.
+fn token_of(asked: &Asked) -> Option<SecretString> {
+    let bearer = || asked.header("Authorization")?.strip_prefix("Bearer ");
+    let token = asked.header("X-Vault-Token").or_else(bearer)?.trim();
+    (!token.is_empty()).then(|| SecretString::new(token))
+}
+
+/// Names after `after`, at most `limit` of them (0: all), as Vault lists them.
+fn listing(names: &[u8], after: &str, limit: usize) -> Answer {
+    let names = String::from_utf8_lossy(names);
+    let page = names.split('\n').filter(|name| after.is_empty() || *name > after);
+    let page: Vec<&str> = page.take(if limit == 0 { usize::MAX } else { limit }).collect();
+    match page.is_empty() {
+        true => body::absent(),
+        false => body::raw(200, body::data(&json!({ "keys": page }))),
+    }
+}
