@@ -8,6 +8,8 @@ mod exercise;
 mod folder;
 mod local;
 mod memory;
+mod seal;
+mod sealed;
 
 use crate::error::{Kind, Result, fail};
 use crate::scope::Scope;
@@ -16,6 +18,8 @@ pub use exercise::exercise_backend;
 pub use folder::Folder;
 pub use local::{Clock, Found, Freshness, LocalReplica};
 pub use memory::Memory;
+pub use seal::{Key, Keys};
+pub use sealed::{Resealed, Sealed};
 
 /// A value under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
