@@ -187,6 +187,11 @@ impl Keys {
         &self.keys[1..]
     }
 
+    /// All of them, the first first.
+    pub fn all(&self) -> &[Key] {
+        &self.keys
+    }
+
     /// What to call their file in messages.
     pub fn file(&self) -> &str {
         &self.file
