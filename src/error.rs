@@ -46,7 +46,7 @@ pub enum Kind {
     Conflict,
     /// An answer that a server of this kind does not give: HTML, broken JSON, a redirect.
     Protocol,
-    /// Sync info that can't be used.
+    /// Sync info, or something sealed, that can't be used.
     Corrupt,
     /// A local file or folder can't be read or written.
     File,

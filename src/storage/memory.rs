@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Place;
+use std::iter::successors;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -50,6 +51,27 @@ impl Memory {
                 bytes: 0,
             }),
         }
+    }
+
+    /// The keys that are held, the one that was used longest ago first.
+    pub(super) fn keys(&self) -> Vec<Arc<str>> {
+        let held = self.held();
+        let newer = |n: &usize| Some(held.slots[*n].newer);
+        let used = successors(newer(&0), newer).take_while(|n| *n != 0);
+        used.map(|n| held.slots[n].key.clone()).collect()
+    }
+
+    /// The value under `key`; it does not count as used.
+    pub(super) fn peek(&self, key: &str) -> Option<Vec<u8>> {
+        let held = self.held();
+        held.places.get(key).map(|n| held.slots[*n].value.clone())
+    }
+
+    /// How many entries are held, and how many bytes their keys and values have.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let held = self.held();
+        let number = held.places.len();
+        (number, held.bytes - number * OVERHEAD)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -267,6 +289,11 @@ mod tests {
                 let held = memory.held();
                 prop_assert_eq!(held.bytes, model.iter().map(|key| size(key, &vec![0; key.len()])).sum::<usize>());
                 prop_assert_eq!(held.slots.len() - held.free.len(), model.len() + 1);
+                drop(held);
+                let keys: Vec<String> = memory.keys().iter().map(ToString::to_string).collect();
+                prop_assert_eq!(&keys, &model);
+                prop_assert_eq!(memory.size(), (model.len(), 2 * model.iter().map(String::len).sum::<usize>()));
+                prop_assert!(keys.iter().all(|key| memory.peek(key) == Some(entry(key, key.len()).value)));
             }
         }
     }

@@ -4,18 +4,24 @@
 //! [`exercise_backend`], which says by example what is meant. [`LocalReplica`] is a backend too: another one, read through
 //! a copy close by that goes on answering when the other is away.
 
+mod cache_file;
 mod exercise;
 mod folder;
 mod local;
 mod memory;
+mod seal;
+mod sealed;
 
 use crate::error::{Kind, Result, fail};
 use crate::scope::Scope;
 
+pub use cache_file::CacheFile;
 pub use exercise::exercise_backend;
 pub use folder::Folder;
 pub use local::{Clock, Found, Freshness, LocalReplica, SystemClock};
 pub use memory::Memory;
+pub use seal::{Key, Keys};
+pub use sealed::{Resealed, Sealed};
 
 /// A value under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
