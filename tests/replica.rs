@@ -80,7 +80,9 @@ impl Scene {
     /// Another start of the same replica, with what it holds on disk.
     pub fn restart(&mut self) {
         self.daemon.signal("TERM");
-        wait::until("the replica ends", wait::SOON, || (!self.daemon.is_running()).then_some(()));
+        wait::until("the replica ends", wait::SOON, || {
+            (!self.daemon.is_running()).then_some(())
+        });
         self.daemon = start(&self.vsync);
     }
 

@@ -1,6 +1,5 @@
 //! The replica's life: its socket, its token, and what keeps it fresh.
 
-use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::Duration;
@@ -130,13 +129,9 @@ fn held(settings: &ReplicaSettings, suffix: &str, most_entries: usize, most_byte
     let Some((file, key_file)) = &settings.local else {
         return Ok(Arc::new(Memory::new(most_entries, most_bytes)));
     };
-    let keys = Keys::read(key_file)?;
+    let keys = Arc::new(Keys::read(key_file)?);
     let mut path = file.clone().into_os_string();
     path.push(suffix);
-    Ok(Arc::new(CacheFile::open(
-        Path::new(&path),
-        &keys,
-        most_entries,
-        most_bytes,
-    )?))
+    let file = CacheFile::open(path.into(), keys, (most_entries, most_bytes))?;
+    Ok(Arc::new(file))
 }

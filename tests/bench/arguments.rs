@@ -8,7 +8,7 @@ use crate::common::vsync_binary;
 pub const HELP: &str = "\
 make bench BENCH_ARGS='...'
 
-  --parts P,P,...     what to measure [cycles,large,latency,burst,idle]
+  --parts P,P,...     what to measure [cycles,large,latency,burst,idle,replica]
   --secrets N,N,...   how many secrets, for the parts cycles (below 50000) and large (others) [10000,100000]
   --workers N         workers of vsync, and connections of the floor [8]
   --runs N            runs, of which the medians are shown [3]
@@ -49,10 +49,19 @@ pub enum Part {
     Burst,
     /// A daemon that has nothing to do.
     Idle,
+    /// Reads from the local read replica.
+    Replica,
 }
 
 impl Part {
-    const ALL: [Part; 5] = [Part::Cycles, Part::Large, Part::Latency, Part::Burst, Part::Idle];
+    const ALL: [Part; 6] = [
+        Part::Cycles,
+        Part::Large,
+        Part::Latency,
+        Part::Burst,
+        Part::Idle,
+        Part::Replica,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -61,6 +70,7 @@ impl Part {
             Part::Latency => "latency",
             Part::Burst => "burst",
             Part::Idle => "idle",
+            Part::Replica => "replica",
         }
     }
 

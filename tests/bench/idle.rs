@@ -42,7 +42,8 @@ impl Idle {
     }
 }
 
-fn resident(id: u32) -> u64 {
+/// Resident memory of a process, in bytes.
+pub fn resident(id: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());

@@ -24,6 +24,7 @@ mod machine;
 mod others;
 mod quiet;
 mod raw;
+mod replica;
 mod round;
 mod scene;
 mod secrets;
@@ -39,6 +40,7 @@ use figures::{Figures, Line, Sample};
 use idle::Idle;
 use latency::Latency;
 use quiet::Quiet;
+use replica::Replica;
 use verdicts::Measured;
 
 fn main() -> ExitCode {
@@ -88,6 +90,11 @@ fn run(arguments: &Arguments) {
         let idle = Idle::observe(arguments);
         println!("{}", table::idle(&idle));
         measured.idle = Some(idle);
+    }
+    if arguments.measures(Part::Replica) {
+        let replica = Replica::measure(arguments);
+        println!("{}", table::replica(&replica));
+        measured.replica = Some(replica);
     }
     println!("{}", verdicts::verdicts(&measured));
 }

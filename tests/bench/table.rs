@@ -6,6 +6,7 @@ use crate::burst::Burst;
 use crate::figures::{Asked, Figures, Line, MOST_OTHERS, Sample, Spread};
 use crate::idle::Idle;
 use crate::latency::Latency;
+use crate::replica::{Load, Replica};
 
 /// The table of one number of secrets and one store.
 pub fn table(figures: &Figures) -> String {
@@ -159,6 +160,32 @@ pub fn idle(idle: &Idle) -> String {
         time(idle.cpu),
         idle.span.as_secs()
     )
+}
+
+/// How readers of a replica fare.
+pub fn replica(replica: &Replica) -> String {
+    let row = |what: &str, load: Load| {
+        let late = time(Duration::from_secs_f64(load.late));
+        format!("| {what} | {} a second | {late} |", grouped(load.rate as u64))
+    };
+    let lame = Duration::from_secs_f64(replica.lame_late);
+    [
+        "**Reads by 16 connections, medians**\n".to_owned(),
+        "| from | answers | 99th percentile |".to_owned(),
+        "| --- | --: | --: |".to_owned(),
+        row("the server itself", replica.direct),
+        row("the replica, cached", replica.cached),
+        format!(
+            "\nBeside a thousand idle and a thousand slow connections the 99th percentile is {}. The replica holds {} at the \
+             start and {} with {} secrets. Others took {} of the CPU time.\n",
+            time(lame),
+            megabytes(replica.empty),
+            megabytes(replica.memory),
+            grouped(replica.held as u64),
+            percent(replica.others),
+        ),
+    ]
+    .join("\n")
 }
 
 fn spread(spread: Spread) -> String {

@@ -7,6 +7,7 @@ use crate::figures::{Asked, Figures, Line, MOST_OTHERS, Sample, Spread};
 use crate::idle::Idle;
 use crate::latency::Latency;
 use crate::quiet::Quiet;
+use crate::replica::Replica;
 use crate::table::{grouped, megabytes, requests, time};
 
 /// Bounds as multiples of the floor.
@@ -29,6 +30,10 @@ const CPU_A_SECRET: f64 = 120.0;
 const IDLE_MEMORY: u64 = 8_000_000;
 const IDLE_CPU: Duration = Duration::from_millis(10);
 
+const CACHED_RATE: f64 = 5.0;
+const REPLICA_MEMORY: u64 = 120_000_000;
+const BESIDE_LAME: f64 = 2.0;
+
 /// What was measured in all.
 #[derive(Default)]
 pub struct Measured {
@@ -38,6 +43,7 @@ pub struct Measured {
     pub latencies: Vec<Latency>,
     pub burst: Option<Burst>,
     pub idle: Option<Idle>,
+    pub replica: Option<Replica>,
 }
 
 struct Verdict {
@@ -88,6 +94,7 @@ pub fn verdicts(measured: &Measured) -> String {
     all.extend(measured.latencies.iter().flat_map(of_latency));
     all.extend(measured.burst.iter().map(of_burst));
     all.extend(measured.idle.iter().flat_map(of_idle));
+    all.extend(measured.replica.iter().flat_map(of_replica));
     let rows = all.iter().map(|one| {
         let reached = if one.reached { "yes" } else { "**no**" };
         format!("| {} | {} | {} | {reached} |", one.what, one.to_reach, one.measured)
@@ -297,6 +304,41 @@ fn of_idle(idle: &Idle) -> Vec<Verdict> {
             format!("under {} in {} s", time(IDLE_CPU), idle.span.as_secs()),
             time(idle.cpu),
             idle.cpu < IDLE_CPU,
+        ),
+    ]
+}
+
+fn of_replica(replica: &Replica) -> Vec<Verdict> {
+    let late = |seconds: f64| time(Duration::from_secs_f64(seconds));
+    let times = replica.cached.rate / replica.direct.rate;
+    let lame = replica.beside_lame[replica.beside_lame.len() / 2];
+    vec![
+        Verdict::new(
+            "cached reads of a replica, 16 connections",
+            format!("at least {CACHED_RATE} times the rate of direct ones"),
+            format!("{times:.1} ({:.0} a second)", replica.cached.rate),
+            times >= CACHED_RATE,
+        ),
+        Verdict::new(
+            "cached reads of a replica: 99th percentile",
+            format!("lower than of direct ones ({})", late(replica.direct.late)),
+            late(replica.cached.late),
+            replica.cached.late < replica.direct.late,
+        ),
+        Verdict::new(
+            format!("replica with {} cached secrets: memory", grouped(replica.held as u64)),
+            format!("under {}", megabytes(REPLICA_MEMORY)),
+            megabytes(replica.memory),
+            replica.memory < REPLICA_MEMORY,
+        ),
+        Verdict::new(
+            "99th percentile beside 1,000 idle and 1,000 slow connections",
+            format!(
+                "under {BESIDE_LAME} times what it was, in the median of {} pairs",
+                replica.beside_lame.len()
+            ),
+            format!("{lame:.2}"),
+            lame < BESIDE_LAME,
         ),
     ]
 }

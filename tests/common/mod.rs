@@ -79,6 +79,12 @@ pub fn consul_binary() -> &'static Path {
     located(FOUND.get_or_init(|| locate("consul", "VSYNC_TEST_CONSUL")))
 }
 
+/// A Python that has hvac, Vault's usual client there.
+pub fn hvac_binary() -> &'static Path {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    located(FOUND.get_or_init(|| locate("hvac", "VSYNC_TEST_HVAC")))
+}
+
 fn located(found: &'static Result<PathBuf, String>) -> &'static Path {
     match found {
         Ok(path) => path,

@@ -40,9 +40,22 @@ fn refusals_are_those_of_the_origin() {
         ("LIST", scene.mount.metadata_path("")),
         ("LIST", scene.mount.metadata_path("deep/")),
     ];
-    for token in ["", "nonsense", "s.0123456789abcdef01234567", &elsewhere, &only_lists, &denied, &revoked] {
+    for token in [
+        "",
+        "nonsense",
+        "s.0123456789abcdef01234567",
+        &elsewhere,
+        &only_lists,
+        &denied,
+        &revoked,
+    ] {
         for (method, path) in &paths {
-            let ask = |vault: &Vault| vault.with_token(token).send(method, &format!("/v1/{path}"), &[], None).unwrap();
+            let ask = |vault: &Vault| {
+                vault
+                    .with_token(token)
+                    .send(method, &format!("/v1/{path}"), &[], None)
+                    .unwrap()
+            };
             let (here, there) = (ask(&scene.origin), ask(&scene.replica));
             match here.status {
                 200 => assert_eq!(there.status, 200, "{token} {method} {path}"),
@@ -55,7 +68,9 @@ fn refusals_are_those_of_the_origin() {
     let bearer = format!("Bearer {}", scene.replica.token);
     let target = format!("/v1/{}", scene.mount.data_path("app"));
     let nobody = scene.replica.with_token("");
-    let answer = nobody.send("GET", &target, &[("Authorization", &bearer)], None).unwrap();
+    let answer = nobody
+        .send("GET", &target, &[("Authorization", &bearer)], None)
+        .unwrap();
     assert_eq!(answer.status, 200);
 }
 
@@ -68,7 +83,7 @@ fn capabilities_are_asked_once_for_a_token_and_a_path() {
     }
     let asked = || scene.proxy.count("POST /v1/sys/capabilities-self");
     assert_eq!((asked(), scene.asked("app")), (1, 1));
-    let other = token_of_reader(&crate::common::vault_server::origin().clone(), &scene.mount);
+    let other = token_of_reader(crate::common::vault_server::origin(), &scene.mount);
     for _ in 0..5 {
         let answer = get(&scene.replica.with_token(&other), &scene.mount.data_path("app"));
         assert_eq!((answer.status, cache(&answer)), (200, "hit"));
@@ -82,7 +97,9 @@ fn a_revoked_token_reads_no_longer_than_the_lifetime() {
     scene.mount.put("app", json!({ "n": 1 }));
     assert_eq!(scene.read("app").status, 200);
     crate::common::vault_server::origin().revoke(&scene.replica.token);
-    wait::until("the revocation is seen", wait::SOON, || (scene.read("app").status == 403).then_some(()));
+    wait::until("the revocation is seen", wait::SOON, || {
+        (scene.read("app").status == 403).then_some(())
+    });
 }
 
 /// Nobody is let in who was not let in before.
@@ -98,7 +115,9 @@ fn while_the_origin_is_away_only_who_was_let_in_is() {
     assert_eq!(scene.read("app").status, 200);
     assert_eq!(ask(&elsewhere).status, 403);
     scene.proxy.refuse();
-    wait::until("what is held expires", wait::SOON, || (cache(&scene.read("app")) == "stale").then_some(()));
+    wait::until("what is held expires", wait::SOON, || {
+        (cache(&scene.read("app")) == "stale").then_some(())
+    });
     assert_eq!(scene.read("app").json()["data"]["data"], json!({ "n": 1 }));
     assert_eq!(ask(&elsewhere).status, 403, "a deny holds too");
     for token in [unknown.as_str(), "nonsense"] {
@@ -108,7 +127,9 @@ fn while_the_origin_is_away_only_who_was_let_in_is() {
     }
     assert_eq!(ask("").status, 403);
     scene.proxy.accept_again();
-    wait::until("the unknown token is known", wait::SOON, || (ask(&unknown).status == 200).then_some(()));
+    wait::until("the unknown token is known", wait::SOON, || {
+        (ask(&unknown).status == 200).then_some(())
+    });
 }
 
 /// The word of an origin that is away holds for a token as long as that lives, and no longer than `maxStaleAuth`.
@@ -132,7 +153,10 @@ fn while_the_origin_is_away_a_token_ends_at_its_own_end() {
 #[test]
 fn with_a_list_of_hashes_the_origin_is_not_asked_who_may_read() {
     let secret = "a token that no Vault has made";
-    let hash: String = <sha2::Sha256 as sha2::Digest>::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = <sha2::Sha256 as sha2::Digest>::digest(secret)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let scene = Scene::with(json!({ "auth": "tokens", "tokenHashes": [hash] }));
     scene.mount.put("app", json!({ "n": 1 }));
     let known = scene.replica.with_token(secret);
@@ -144,7 +168,10 @@ fn with_a_list_of_hashes_the_origin_is_not_asked_who_may_read() {
     // The origin's own tokens are none here.
     for token in [scene.replica.token.as_str(), ""] {
         assert_eq!(get(&scene.replica.with_token(token), &path).status, 403);
-        assert_eq!(get(&scene.replica.with_token(token), "auth/token/lookup-self").status, 403);
+        assert_eq!(
+            get(&scene.replica.with_token(token), "auth/token/lookup-self").status,
+            403
+        );
     }
     assert_eq!(scene.proxy.count("POST /v1/sys/capabilities-self"), 0);
 }
@@ -155,10 +182,18 @@ fn tokens_are_in_no_log() {
     scene.mount.put("app", json!({ "secret": "marked-value" }));
     scene.read("app");
     scene.proxy.refuse();
-    wait::until("it is stale", wait::SOON, || (cache(&scene.read("app")) == "stale").then_some(()));
-    get(&scene.replica.with_token("s.marked-token"), &scene.mount.data_path("app"));
+    wait::until("it is stale", wait::SOON, || {
+        (cache(&scene.read("app")) == "stale").then_some(())
+    });
+    get(
+        &scene.replica.with_token("s.marked-token"),
+        &scene.mount.data_path("app"),
+    );
     let own = scene.config["origin"]["vault"]["token"].as_str().unwrap();
     for marked in ["marked-value", "s.marked-token", own, &scene.replica.token] {
-        assert!(!scene.daemon.stderr().contains(marked) && !scene.daemon.stdout().contains(marked), "{marked}");
+        assert!(
+            !scene.daemon.stderr().contains(marked) && !scene.daemon.stdout().contains(marked),
+            "{marked}"
+        );
     }
 }

@@ -11,7 +11,7 @@ fn bao(scene: &Scene, arguments: &[&str]) -> Output {
     let output = Command::new(crate::common::bao_binary())
         .args(arguments)
         .env_clear()
-        .env("HOME", scene.vsync.folder().path())
+        .env("HOME", scene.vsync.folder().to_path_buf())
         .env("BAO_ADDR", &scene.replica.address)
         .env("BAO_TOKEN", &scene.replica.token)
         .output();
@@ -19,11 +19,7 @@ fn bao(scene: &Scene, arguments: &[&str]) -> Output {
 }
 
 fn json_of(output: &Output) -> Value {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
@@ -35,14 +31,38 @@ fn the_servers_own_client_reads() {
     scene.mount.put("team/app", json!({ "n": "2" }));
     let path = format!("{mount}/team/app");
     let json = |arguments: &[&str]| json_of(&bao(&scene, arguments));
-    assert_eq!(json(&["kv", "get", "-format=json", &path])["data"]["data"], json!({ "n": "2" }));
-    assert_eq!(json(&["kv", "get", "-format=json", "-version=1", &path])["data"]["data"], json!({ "n": "1" }));
-    assert_eq!(json(&["kv", "get", "-format=json", &format!("-mount={mount}"), "team/app"])["data"]["data"], json!({ "n": "2" }));
-    assert_eq!(json(&["kv", "list", "-format=json", &format!("{mount}/team")]), json!(["app"]));
-    assert_eq!(json(&["kv", "metadata", "get", "-format=json", &path])["data"]["current_version"], 2);
-    assert_eq!(json(&["read", "-format=json", &format!("{mount}/data/team/app")])["data"]["data"], json!({ "n": "2" }));
-    assert_eq!(json(&["list", "-format=json", &format!("{mount}/metadata/team")]), json!(["app"]));
-    assert_eq!(json(&["token", "lookup", "-format=json"])["data"]["id"], scene.replica.token.as_str());
+    assert_eq!(
+        json(&["kv", "get", "-format=json", &path])["data"]["data"],
+        json!({ "n": "2" })
+    );
+    assert_eq!(
+        json(&["kv", "get", "-format=json", "-version=1", &path])["data"]["data"],
+        json!({ "n": "1" })
+    );
+    assert_eq!(
+        json(&["kv", "get", "-format=json", &format!("-mount={mount}"), "team/app"])["data"]["data"],
+        json!({ "n": "2" })
+    );
+    assert_eq!(
+        json(&["kv", "list", "-format=json", &format!("{mount}/team")]),
+        json!(["app"])
+    );
+    assert_eq!(
+        json(&["kv", "metadata", "get", "-format=json", &path])["data"]["current_version"],
+        2
+    );
+    assert_eq!(
+        json(&["read", "-format=json", &format!("{mount}/data/team/app")])["data"]["data"],
+        json!({ "n": "2" })
+    );
+    assert_eq!(
+        json(&["list", "-format=json", &format!("{mount}/metadata/team")]),
+        json!(["app"])
+    );
+    assert_eq!(
+        json(&["token", "lookup", "-format=json"])["data"]["id"],
+        scene.replica.token.as_str()
+    );
     let field = bao(&scene, &["kv", "get", "-field=n", &path]);
     assert_eq!(String::from_utf8_lossy(&field.stdout).trim(), "2");
     assert!(bao(&scene, &["status"]).status.success());
@@ -52,7 +72,10 @@ fn the_servers_own_client_reads() {
     let write = bao(&scene, &["kv", "put", &path, "n=3"]);
     assert!(!write.status.success());
     let said = String::from_utf8_lossy(&write.stderr).to_string();
-    assert!(said.contains("read-only replica") && said.contains(&scene.proxy.address()), "{said}");
+    assert!(
+        said.contains("read-only replica") && said.contains(&scene.proxy.address()),
+        "{said}"
+    );
     assert_eq!(scene.mount.version("team/app"), Some(2));
 }
 
@@ -90,7 +113,7 @@ try:
 except hvac.exceptions.Forbidden:
     pass
 "#;
-    let output = Command::new(crate::common::server_binary("python"))
+    let output = Command::new(crate::common::hvac_binary())
         .args(["-c", program])
         .env("ADDRESS", &scene.replica.address)
         .env("TOKEN", &scene.replica.token)

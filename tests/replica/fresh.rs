@@ -16,7 +16,7 @@ fn a_change_that_the_sync_info_tells_is_seen_at_once() {
     let sync = Vsync::new(&json!({ "origin": config["origin"] }));
     let once = || sync.args(["origin", "--once"]).run().expect_code(0).describe("");
     once();
-    let folder = sync.folder().path().join("sync-info");
+    let folder = sync.folder().to_path_buf().join("sync-info");
     let own = token(origin, &replica_policy(&source));
     let keys = json!({ "vault": { "token": own }, "file": { "path": folder } });
     // Nothing expires by itself in this test.
@@ -24,14 +24,23 @@ fn a_change_that_the_sync_info_tells_is_seen_at_once() {
     let reader = token(origin, &replica_policy(&source));
     let replica = scene.replica.with_token(&reader);
     let read = |path: String| super::get(&replica, &path);
-    let listed = || replica.send("LIST", &format!("/v1/{}", source.metadata_path("")), &[], None).unwrap().json();
+    let listed = || {
+        replica
+            .send("LIST", &format!("/v1/{}", source.metadata_path("")), &[], None)
+            .unwrap()
+            .json()
+    };
     scene.daemon.wait_for_stderr("secrets and folders are held");
     assert_eq!(cache(&read(source.data_path("app"))), "hit");
     assert_eq!(listed()["data"]["keys"], json!(["app", "gone"]));
     source.put("app", json!({ "n": 2 }));
     source.put("new", json!({ "n": 1 }));
     source.delete_metadata("gone");
-    assert_eq!(read(source.data_path("app")).json()["data"]["data"], json!({ "n": 1 }), "nobody has told");
+    assert_eq!(
+        read(source.data_path("app")).json()["data"]["data"],
+        json!({ "n": 1 }),
+        "nobody has told"
+    );
     once();
     wait::until("the change is seen", wait::SOON, || {
         (read(source.data_path("app")).json()["data"]["data"] == json!({ "n": 2 })).then_some(())
@@ -43,7 +52,9 @@ fn a_change_that_the_sync_info_tells_is_seen_at_once() {
     wait::until("the prefetch has it", wait::SOON, || {
         (scene.proxy.count(format!("GET /v1/{}", source.data_path("new"))) == 1).then_some(())
     });
-    wait::until("it is held", wait::SOON, || (cache(&read(source.data_path("new"))) == "hit").then_some(()));
+    wait::until("it is held", wait::SOON, || {
+        (cache(&read(source.data_path("new"))) == "hit").then_some(())
+    });
     scene.proxy.refuse();
     assert_eq!(cache(&read(source.data_path("new"))), "hit");
 }
@@ -74,6 +85,8 @@ fn a_data_path_that_is_prefetched_is_kept_fresh_without_readers() {
     scene.daemon.wait_for_stderr("are held");
     let asked = || ["team/app", "team/deep/er/app", "other"].map(|key| scene.asked(key));
     assert_eq!(asked(), [1, 1, 0]);
-    wait::until("they are read again and again", wait::SOON, || (asked()[0] >= 3 && asked()[1] >= 3).then_some(()));
+    wait::until("they are read again and again", wait::SOON, || {
+        (asked()[0] >= 3 && asked()[1] >= 3).then_some(())
+    });
     assert_eq!(asked()[2], 0);
 }

@@ -26,18 +26,32 @@ fn while_a_killed_origin_is_away_no_read_of_what_is_held_fails() {
     }
     let late = token_of_reader(&server, &scene.mount);
     server.kill();
-    wait::until("what is held expires", wait::SOON, || (cache(&scene.read("app0")) == "stale").then_some(()));
+    wait::until("what is held expires", wait::SOON, || {
+        (cache(&scene.read("app0")) == "stale").then_some(())
+    });
     for round in 0..20 {
         for key in &keys {
             let answer = scene.read(key);
-            assert_eq!((answer.status, cache(&answer)), (200, "stale"), "round {round}: {}", answer.text());
+            assert_eq!(
+                (answer.status, cache(&answer)),
+                (200, "stale"),
+                "round {round}: {}",
+                answer.text()
+            );
             assert_eq!(answer.json()["data"]["data"], json!({ "key": key }));
         }
     }
     let never_read = scene.read("never read");
     assert_eq!(never_read.status, 503);
-    assert!(never_read.text().contains(&scene.proxy.address()), "{}", never_read.text());
-    assert_eq!(get(&scene.replica.with_token(&late), &scene.mount.data_path("app0")).status, 503);
+    assert!(
+        never_read.text().contains(&scene.proxy.address()),
+        "{}",
+        never_read.text()
+    );
+    assert_eq!(
+        get(&scene.replica.with_token(&late), &scene.mount.data_path("app0")).status,
+        503
+    );
     assert_eq!(get(&scene.replica.with_token(""), "sys/health").status, 200);
     server.restart();
     server.wait_active();
@@ -53,14 +67,16 @@ fn what_is_too_old_is_no_answer() {
     scene.mount.put("app", json!({ "n": 1 }));
     assert_eq!(scene.read("app").status, 200);
     scene.proxy.refuse();
-    wait::until("it is too old", wait::SOON, || (scene.read("app").status == 503).then_some(()));
+    wait::until("it is too old", wait::SOON, || {
+        (scene.read("app").status == 503).then_some(())
+    });
     scene.proxy.accept_again();
     assert_eq!(scene.read("app").status, 200);
 }
 
 /// A key file and a cache file of a test's own, in the folder of its config.
 fn local(scene: &Scene) -> (PathBuf, PathBuf) {
-    let folder = scene.vsync.folder().path();
+    let folder = scene.vsync.folder().to_path_buf();
     (folder.join("replica.cache"), folder.join("replica.key"))
 }
 
@@ -97,9 +113,19 @@ fn what_is_held_survives_a_restart_while_the_origin_is_away() {
     }
     let nonsense = get(&scene.replica.with_token("nonsense"), &scene.mount.data_path("app"));
     assert_eq!(nonsense.status, 503);
-    let folder = scene.vsync.folder().path();
+    let folder = scene.vsync.folder().to_path_buf();
     let out = Command::new("grep")
-        .args(["-r", "-l", "-a", "-e", "marked-value", "-e", &scene.replica.token, "-e", &*scene.mount])
+        .args([
+            "-r",
+            "-l",
+            "-a",
+            "-e",
+            "marked-value",
+            "-e",
+            &scene.replica.token,
+            "-e",
+            &*scene.mount,
+        ])
         .arg(folder.join("replica.cache"))
         .arg(folder.join("replica.cache.readers"))
         .output()
@@ -145,17 +171,27 @@ fn an_origin_that_answers_nonsense_is_away() {
         Action::html(403),
         Action::errors(500, &["internal"]),
         Action::errors(503, &["Vault is sealed"]),
-        Action::Cut,
+        Action::Cut(40),
+        Action::Close,
     ] {
         let shown = format!("{action:?}");
         scene.proxy.when("/v1/".to_string(), action);
-        wait::until("it is stale", wait::SOON, || (cache(&scene.read("app")) == "stale").then_some(()));
+        wait::until("it is stale", wait::SOON, || {
+            (cache(&scene.read("app")) == "stale").then_some(())
+        });
         let answer = scene.read("app");
         assert_eq!((answer.status, cache(&answer)), (200, "stale"), "{shown}");
         let other = scene.read("other");
-        assert!(matches!(other.status, 502 | 503), "{shown}: {} {}", other.status, other.text());
+        assert!(
+            matches!(other.status, 502 | 503),
+            "{shown}: {} {}",
+            other.status,
+            other.text()
+        );
         scene.proxy.clear();
-        wait::until("it is back", wait::SOON, || (cache(&scene.read("app")) != "stale").then_some(()));
+        wait::until("it is back", wait::SOON, || {
+            (cache(&scene.read("app")) != "stale").then_some(())
+        });
     }
     assert_eq!(vault_server::origin().health(), Ok(200));
 }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Scene, cache, get, token};
 use crate::common::http::Answer;
-use crate::common::vault_server;
 use crate::common::proxy::Action;
+use crate::common::vault_server;
 
 /// What differs from request to request.
 fn without_request_id(answer: &Answer) -> (u16, Value) {
@@ -87,11 +87,14 @@ fn version_1_mounts_are_read_too() {
     old.put("a/b", json!({ "n": 1.50 }));
     let (replica, origin) = (scene.replica.with_token(&reader), scene.origin.with_token(&reader));
     for path in [format!("{}a/b", &*old), format!("{}a", &*old)] {
-        assert_eq!(without_request_id(&get(&replica, &path)), without_request_id(&get(&origin, &path)), "{path}");
+        assert_eq!(
+            without_request_id(&get(&replica, &path)),
+            without_request_id(&get(&origin, &path)),
+            "{path}"
+        );
     }
-    let list = |vault: &crate::common::vault::Vault| {
-        vault.send("LIST", &format!("/v1/{}a/", &*old), &[], None).unwrap()
-    };
+    let list =
+        |vault: &crate::common::vault::Vault| vault.send("LIST", &format!("/v1/{}a/", &*old), &[], None).unwrap();
     assert_eq!(without_request_id(&list(&replica)), without_request_id(&list(&origin)));
 }
 
@@ -102,13 +105,23 @@ fn what_the_server_is_and_where_a_path_lies() {
     let nobody = scene.replica.with_token("");
     let health = get(&nobody, "sys/health");
     let (here, there) = (get(&scene.origin, "sys/health").json(), health.json());
-    for key in ["initialized", "sealed", "standby", "version", "cluster_id", "cluster_name"] {
+    for key in [
+        "initialized",
+        "sealed",
+        "standby",
+        "version",
+        "cluster_id",
+        "cluster_name",
+    ] {
         assert_eq!(there[key], here[key], "{key}");
     }
     assert_eq!(get(&nobody, "sys/seal-status").json()["sealed"], false);
     assert_eq!(get(&nobody, "sys/leader").json()["ha_enabled"], false);
     let path = format!("sys/internal/ui/mounts/{}app", &*scene.mount);
-    assert_eq!(without_request_id(&scene.get(&path)), without_request_id(&get(&scene.origin, &path)));
+    assert_eq!(
+        without_request_id(&scene.get(&path)),
+        without_request_id(&get(&scene.origin, &path))
+    );
     let lookup = scene.get("auth/token/lookup-self");
     assert_eq!(lookup.json()["data"]["id"], scene.replica.token.as_str());
     assert_eq!(server.health(), Ok(200));
@@ -125,7 +138,9 @@ fn however_many_miss_the_same_secret_the_origin_is_asked_once() {
         .proxy
         .when(format!("GET /v1/{}", scene.mount.data_path("app")), Action::Hold);
     std::thread::scope(|threads| {
-        let reading: Vec<_> = (0..READERS).map(|_| threads.spawn(|| scene.read("app").status)).collect();
+        let reading: Vec<_> = (0..READERS)
+            .map(|_| threads.spawn(|| scene.read("app").status))
+            .collect();
         held.wait_until_held(1);
         // Others are not held up.
         assert_eq!(cache(&scene.read("other")), "hit");

@@ -20,7 +20,10 @@ fn whatever_writes_is_refused_and_the_origin_named() {
         ("POST", "/v1/auth/token/create"),
         ("FOO", &path),
     ] {
-        let answer = scene.replica.send(method, path, &[], Some(br#"{"data":{"n":2}}"#)).unwrap();
+        let answer = scene
+            .replica
+            .send(method, path, &[], Some(br#"{"data":{"n":2}}"#))
+            .unwrap();
         assert_eq!(answer.status, 405, "{method} {path}: {}", answer.text());
         let errors = answer.json()["errors"][0].as_str().unwrap_or_default().to_string();
         assert!(errors.contains(&scene.proxy.address()), "{errors}");
@@ -49,7 +52,12 @@ fn only_secrets_of_kv_mounts_are_read() {
         assert!(answer.text().contains("KV"), "{path}: {}", answer.text());
     }
     let asked = scene.proxy.lines("GET /v1/");
-    assert!(asked.iter().all(|line| !line.contains("cubbyhole") && !line.contains("entity")), "{asked:?}");
+    assert!(
+        asked
+            .iter()
+            .all(|line| !line.contains("cubbyhole") && !line.contains("entity")),
+        "{asked:?}"
+    );
 }
 
 #[test]
@@ -72,7 +80,11 @@ fn requests_that_could_be_taken_for_others_are_refused() {
         assert_eq!(answer.status, 400, "{target}: {}", answer.text());
     }
     for target in ["/", "/ui/", "/v2/x", "/metrics"] {
-        assert_eq!(scene.replica.send("GET", target, &[], None).unwrap().status, 404, "{target}");
+        assert_eq!(
+            scene.replica.send("GET", target, &[], None).unwrap().status,
+            404,
+            "{target}"
+        );
     }
 }
 
@@ -90,8 +102,15 @@ fn another_namespace_is_not_there() {
     scene.mount.put("app", json!({ "n": 1 }));
     let path = scene.mount.data_path("app");
     assert_eq!(get(&scene.replica, &path).status, 200);
-    let without = crate::common::vault::Vault { namespace: None, ..scene.replica.clone() };
-    assert_eq!(get(&without, &path).status, 200, "one namespace is served, and need not be named");
+    let without = crate::common::vault::Vault {
+        namespace: None,
+        ..scene.replica.clone()
+    };
+    assert_eq!(
+        get(&without, &path).status,
+        200,
+        "one namespace is served, and need not be named"
+    );
     assert_eq!(get(&scene.replica.in_namespace("elsewhere"), &path).status, 404);
 }
 
@@ -116,8 +135,14 @@ fn mistakes_in_the_configuration_are_named() {
         (json!({ "listen": "nowhere" }), "replica.listen"),
         (json!({ "auth": "nobody" }), "replica.auth"),
         (json!({ "auth": "tokens" }), "replica.tokenHashes: is missing"),
-        (json!({ "tokenHashes": ["a".repeat(64)] }), "means nothing without `replica.auth: tokens`"),
-        (json!({ "auth": "tokens", "tokenHashes": ["s.mytoken"] }), "replica.tokenHashes.0: must be 64 lower-case hex digits"),
+        (
+            json!({ "tokenHashes": ["a".repeat(64)] }),
+            "means nothing without `replica.auth: tokens`",
+        ),
+        (
+            json!({ "auth": "tokens", "tokenHashes": ["s.mytoken"] }),
+            "replica.tokenHashes.0: must be 64 lower-case hex digits",
+        ),
         (json!({ "local": { "file": "x" } }), "replica.local.keyFile: is missing"),
         (json!({ "tls": { "key": "x" } }), "replica.tls.cert: is missing"),
         (json!({ "cacheLifetime": "soon" }), "replica.cacheLifetime"),
@@ -126,10 +151,21 @@ fn mistakes_in_the_configuration_are_named() {
     ] {
         let vsync = Vsync::new(&json!({ "origin": vault, "replica": keys }));
         let output = vsync.args(["replica"]).run();
-        output.expect_code(2).expect_stderr(expected).expect_nowhere("s.mytoken");
+        output
+            .expect_code(2)
+            .expect_stderr(expected)
+            .expect_nowhere("s.mytoken");
     }
     let vsync = Vsync::new(&json!({ "origin": vault, "replica": { "listen": "127.0.0.1:1" } }));
-    vsync.args(["replica"]).run().expect_code(1).expect_stderr("replica.listen");
+    vsync
+        .args(["replica"])
+        .run()
+        .expect_code(1)
+        .expect_stderr("replica.listen");
     let vsync = Vsync::new(&json!({ "replica": {} }));
-    vsync.args(["replica"]).run().expect_code(2).expect_stderr("origin.vault.address: is missing");
+    vsync
+        .args(["replica"])
+        .run()
+        .expect_code(2)
+        .expect_stderr("origin.vault.address: is missing");
 }
