@@ -4,14 +4,17 @@
 //! [`exercise_backend`], which says by example what is meant. [`LocalReplica`] is a backend too: another one, read through
 //! a copy close by that goes on answering when the other is away.
 
+mod consul;
 mod exercise;
 mod folder;
 mod local;
 mod memory;
+mod names;
 
 use crate::error::{Kind, Result, fail};
 use crate::scope::Scope;
 
+pub use consul::ConsulKv;
 pub use exercise::exercise_backend;
 pub use folder::Folder;
 pub use local::{Clock, Found, Freshness, LocalReplica};
