@@ -2,3 +2,4 @@
 
 mod consul;
 mod scene;
+mod vault;

@@ -10,6 +10,7 @@ mod folder;
 mod local;
 mod memory;
 mod names;
+mod vault;
 
 use crate::error::{Kind, Result, fail};
 use crate::scope::Scope;
@@ -19,6 +20,7 @@ pub use exercise::exercise_backend;
 pub use folder::Folder;
 pub use local::{Clock, Found, Freshness, LocalReplica};
 pub use memory::Memory;
+pub use vault::VaultKv;
 
 /// A value under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
