@@ -1,11 +1,12 @@
 //! The Consul client: KV of one datacenter, one key at a time or in transactions, and session locks.
 //!
-//! Listings are never used: Consul filters them by the token's rights without a word, so that a missing right reads
-//! as "no keys" (FACTS.md T3). It filters read-only transactions too, but of these it is known what must be in the
+//! For sync info listings are never used: Consul filters them by the token's rights without a word, so that a missing right
+//! reads as "no keys" (FACTS.md T3). It filters read-only transactions too, but of these it is known what must be in the
 //! answer. Reads are consistent ones: a stale read during an election can be empty. All of Consul's errors are plain
 //! text; like Vault's they are classified, not quoted.
 
 mod holder;
+mod listing;
 mod lock;
 mod session;
 mod together;
@@ -23,6 +24,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{Http, HttpSettings, Method, Reply, Request, TlsSettings, encode_path};
 use crate::scope::Scope;
 use crate::secret::SecretSource;
+use listing::is_absence;
 
 pub use lock::{Holding, SessionLock, acquire, holder, probe};
 pub use together::{MOST_TOGETHER, Together};
@@ -58,6 +60,8 @@ pub struct ConsulSettings {
 enum Rule<'a> {
     /// Reading this key, and so all keys beside it.
     Read(&'a str),
+    /// Listing this folder, where the servers have `enable_key_list_policy`; reading its keys comes with it.
+    List(&'a str),
     /// Writing this key, and so all keys beside it.
     Write(&'a str),
     /// Sessions, for the lock that keeps a second writer away.
@@ -70,6 +74,7 @@ impl fmt::Display for Rule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, policy) = match self {
             Rule::Read(key) => (key, "read"),
+            Rule::List(folder) => (folder, "list"),
             Rule::Write(key) => (key, "write"),
             Rule::Session => return f.write_str(r#"session_prefix "" { policy = "write" }"#),
             Rule::Servers => {
@@ -134,8 +139,7 @@ impl Consul {
 
     /// Sorts the answer to a read of `key`.
     fn found(&self, key: &str, reply: Reply) -> Result<Option<Entry>> {
-        // Only Consul sends the header: a proxy's 404 page must not read as an absent key.
-        if reply.status == 404 && reply.body.is_empty() && reply.header("x-consul-index").is_some() {
+        if is_absence(&reply) {
             return Ok(None);
         }
         let reply = self.done(reply, Rule::Read(key))?;
@@ -158,8 +162,11 @@ impl Consul {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn delete(&self, scope: &Scope, key: &str) -> Result<()> {
-        let reply = self.on_key(scope, Method::Delete, key, "", None)?;
-        self.done(reply, Rule::Write(key)).map(drop)
+        let reply = self.done(self.on_key(scope, Method::Delete, key, "", None)?, Rule::Write(key))?;
+        match self.truth(&reply)? {
+            true => Ok(()),
+            false => Err(self.not_consul()),
+        }
     }
 
     fn put_query(&self, scope: &Scope, key: &str, query: &str, value: &[u8]) -> Result<bool> {
@@ -238,7 +245,10 @@ impl Consul {
             403 if text.contains("Permission denied") => (Kind::Denied, self.denial(rule)),
             413 => (
                 Kind::Refused,
-                format!("the value is over the {VALUE_LIMIT} bytes that {address} takes; raise `numBuckets`"),
+                format!(
+                    "the value is larger than {address} takes (its `kv_max_value_size`, by default {VALUE_LIMIT} bytes); if \
+                     it is sync info, raise `numBuckets`"
+                ),
             ),
             429 => (Kind::Limited, format!("{address} asks to slow down")),
             500 if text.contains("No cluster leader") => {

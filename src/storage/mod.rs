@@ -5,23 +5,28 @@
 //! a copy close by that goes on answering when the other is away.
 
 mod cache_file;
+mod consul;
 mod exercise;
 mod folder;
 mod local;
 mod memory;
 mod seal;
 mod sealed;
+mod names;
+mod vault;
 
 use crate::error::{Kind, Result, fail};
 use crate::scope::Scope;
 
 pub use cache_file::CacheFile;
+pub use consul::ConsulKv;
 pub use exercise::exercise_backend;
 pub use folder::Folder;
 pub use local::{Clock, Found, Freshness, LocalReplica, SystemClock};
 pub use memory::Memory;
 pub use seal::{Key, Keys};
 pub use sealed::{Resealed, Sealed};
+pub use vault::VaultKv;
 
 /// A value under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]

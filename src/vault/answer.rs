@@ -101,11 +101,16 @@ fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> std::result::Result<T, serde
 }
 
 /// Phrases of real servers, what kind of error they are, and what to tell the user instead.
-const KNOWN: [(&str, Kind, &str); 27] = [
+const KNOWN: [(&str, Kind, &str); 28] = [
     (
         "check-and-set parameter did not match",
         Kind::Conflict,
         "somebody else wrote it at the same moment",
+    ),
+    (
+        "check-and-set parameter required",
+        Kind::Refused,
+        "the mount takes no write without check-and-set; set its `cas_required` to false",
     ),
     (
         "metadata check-and-set parameter does not match",

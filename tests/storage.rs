@@ -1,0 +1,6 @@
+//! The places that hold entries, each against a real server, and the replica over them.
+
+mod consul;
+mod folder;
+mod scene;
+mod vault;
