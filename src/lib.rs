@@ -13,7 +13,7 @@
 //! - [`engine`]: one kind of secret each; [`store`]: one place for sync info each
 //! - [`sync_info`], [`transform`], [`filter`]: what is known, and the rules on paths; pure
 //! - [`vault`], [`consul`]: clients; [`http`]: all that they have in common
-//! - [`error`], [`scope`], [`secret`], [`time`], [`hmac`]
+//! - [`error`], [`scope`], [`secret`], [`socket`], [`time`], [`hmac`]
 
 pub mod check;
 pub mod cli;
@@ -33,6 +33,7 @@ pub mod plan;
 pub mod replica;
 pub mod scope;
 pub mod secret;
+pub mod socket;
 pub mod status;
 pub mod storage;
 pub mod store;

@@ -23,11 +23,11 @@ const LAYERS: [&[&str]; 10] = [
     &["sync_info", "transform", "filter"],
     &["vault", "consul"],
     // `fuzz` is for the tests that stand beside the code.
-    &["fuzz", "http", "secret", "time", "scope", "error", "hmac"],
+    &["fuzz", "http", "secret", "socket", "time", "scope", "error", "hmac"],
 ];
 
 /// What a module uses of its own layer, or of none but these although they lie below.
-const ONLY: [(&str, &[&str]); 18] = [
+const ONLY: [(&str, &[&str]); 19] = [
     // The map, and `run`, which puts the parts together.
     ("lib", &["cli", "config", "cycle", "daemon", "scope", "verify"]),
     // Settings hold what the layers below need; they are never handed down whole.
@@ -42,6 +42,8 @@ const ONLY: [(&str, &[&str]); 18] = [
             "transform",
             "secret",
             "hmac",
+            // The address to listen at.
+            "socket",
             "error",
         ],
     ),
@@ -64,7 +66,9 @@ const ONLY: [(&str, &[&str]); 18] = [
     ("filter", &["error"]),
     ("consul", &["http", "scope", "secret", "time", "error"]),
     ("vault", &["http", "scope", "secret", "error"]),
-    ("http", &["scope", "error"]),
+    // `socket` for the server's half.
+    ("http", &["scope", "socket", "error"]),
+    ("socket", &["error"]),
     ("secret", &["error"]),
     ("fuzz", &["error"]),
     ("scope", &["error"]),

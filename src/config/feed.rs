@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::build::{Builder, text};
 use super::keys::Place;
 use super::kind::Typed;
-use super::network::{Listen, Network};
+use super::network::Network;
 use super::settings::FeedSettings;
+use crate::socket::Listen;
 
 /// The servers that a place may name, which listen too.
 const SERVERS: [&str; 2] = ["vault.address", "consul.address"];

@@ -11,12 +11,13 @@ use serde_json::Value;
 
 use super::keys::shown;
 use super::nearest::nearest;
-use super::network::{EXPECTED_LISTEN, EXPECTED_NETWORK, Listen, Network};
+use super::network::{EXPECTED_NETWORK, Network};
 use super::replica::token_hash;
 use super::settings::{MaxDeletes, Webhook};
 use super::{json, text};
 use crate::filter::compile;
 use crate::secret::SecretString;
+use crate::socket::{EXPECTED_LISTEN, Listen};
 use crate::sync_info::Hash;
 use crate::transform::Rule;
 

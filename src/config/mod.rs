@@ -24,7 +24,8 @@ use std::time::Duration;
 
 use crate::error::{Kind, Result, fail};
 
-pub use network::{Listen, Network};
+pub use crate::socket::Listen;
+pub use network::Network;
 pub use replica::{Readers, ReplicaSettings};
 pub use settings::{
     DestinationSettings, FeedSettings, Listing, LogFormat, LogSettings, MaxDeletes, NotifySettings, OriginSettings,

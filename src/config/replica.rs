@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::build::{Builder, duration, list, text, whole};
 use super::keys::Place;
 use super::kind::Typed;
-use super::network::Listen;
 use super::settings::{LogSettings, ServiceSettings, StoreSettings};
+use crate::socket::Listen;
 use crate::sync_info::Hash;
 use crate::vault::VaultSettings;
 

@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::network::{Listen, Network};
+use super::network::Network;
 use crate::consul::ConsulSettings;
 use crate::filter::Filter;
 use crate::secret::{SecretSource, SecretString};
+use crate::socket::Listen;
 use crate::sync_info::Versions;
 use crate::transform::Transforms;
 use crate::vault::VaultSettings;

@@ -18,7 +18,7 @@ pub fn serve_replica(settings: ReplicaSettings, scope: &Scope) -> u8 {
             return 1;
         }
     };
-    let line = format!("replica of {origin}: listens at {}", serving.address());
+    let line = format!("replica of {origin}: listens at {}", serving.listen());
     log::info!("{line}");
     systemd.ready();
     systemd.status(&line);

@@ -14,7 +14,6 @@ mod in_flight;
 mod pace;
 mod resolver;
 pub mod serve;
-pub use serve::ServeTls;
 mod tls;
 mod tls_failure;
 

@@ -15,7 +15,7 @@ pub fn raw(status: u16, body: Vec<u8>) -> Answer {
     Answer {
         status,
         headers: headers.map(|(name, value)| (name, value.to_string())).into(),
-        body,
+        body: body.into(),
     }
 }
 

@@ -55,7 +55,7 @@ impl Replica {
     /// Answers a request, whatever it is.
     fn answer(&self, scope: &Scope, asked: &Asked) -> Answer {
         let scope = scope.within(REQUEST_LIMIT);
-        let outcome = match route(asked.method(), asked.path(), asked.query()) {
+        let outcome = match route(asked.method, asked.path, asked.query) {
             Ok(route) => self.told(&scope, asked, route),
             Err(refusal) => return self.refuse(refusal),
         };
@@ -131,12 +131,10 @@ impl Replica {
 
     /// What only a reader is told.
     fn told_to_reader(&self, scope: &Scope, asked: &Asked, route: Route) -> Result<Told> {
-        if let Some(namespace) = asked.header("X-Vault-Namespace")
-            && namespace.trim_matches('/') != self.namespace
-        {
+        if text_of(asked, "X-Vault-Namespace")?.is_some_and(|namespace| namespace.trim_matches('/') != self.namespace) {
             return Ok(fresh(body::absent()));
         }
-        let Some(token) = token_of(asked) else {
+        let Some(token) = token_of(asked)? else {
             return Ok(fresh(body::denied()));
         };
         match route {
@@ -336,10 +334,24 @@ fn lookup_self() -> Value {
 }
 
 /// The token of a request, from either of the headers that Vault takes it from.
-fn token_of(asked: &Asked) -> Option<SecretString> {
-    let bearer = || asked.header("Authorization")?.strip_prefix("Bearer ");
-    let token = asked.header("X-Vault-Token").or_else(bearer)?.trim();
-    (!token.is_empty()).then(|| SecretString::new(token))
+fn token_of(asked: &Asked) -> Result<Option<SecretString>> {
+    let token = match text_of(asked, "X-Vault-Token")? {
+        Some(token) => Some(token),
+        None => text_of(asked, "Authorization")?.and_then(|header| header.strip_prefix("Bearer ")),
+    };
+    Ok(token.filter(|token| !token.is_empty()).map(SecretString::new))
+}
+
+/// A header that may be there once at most: what comes twice, whoever is in between may read otherwise.
+fn text_of<'a>(asked: &Asked<'a>, name: &'static str) -> Result<Option<&'a str>> {
+    if asked.is_repeated(name) {
+        return fail(Kind::Refused, format!("there is more than one {name}"));
+    }
+    match asked.header(name).map(std::str::from_utf8) {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(text)),
+        Some(Err(_)) => fail(Kind::Refused, format!("{name} is not UTF-8")),
+    }
 }
 
 /// Names after `after`, at most `limit` of them (0: all), as Vault lists them.

@@ -11,16 +11,15 @@ use super::prefetch::Prefetch;
 use super::source::Origin;
 use crate::config::{Readers, ReplicaSettings};
 use crate::error::{Context, Result};
-use crate::http::serve::{ServeSettings, Server};
-use crate::http::{self, ServeTls};
+use crate::http;
+use crate::http::serve::{Files, Limits, MOST_CONNECTIONS, ServeSettings, Server};
 use crate::scope::Scope;
+use crate::socket::Listen;
 use crate::storage::{Backend, CacheFile, Clock, Keys, LocalReplica, Memory, SystemClock};
 use crate::store::{self, InfoStore, Watch};
 use crate::sync_info::Role;
 use crate::vault::{Vault, with_tokens_kept};
 
-/// Connections at once.
-const MOST_CONNECTIONS: usize = 4096;
 /// What the origin says of who may do what is small, and there are many readers and paths.
 const MOST_VERDICTS: usize = 200_000;
 const VERDICT_BYTES: usize = 64 << 20;
@@ -74,12 +73,13 @@ impl Serving {
             namespace: settings.vault.namespace.clone().unwrap_or_default(),
             mounts: RwLock::default(),
         };
-        let server = Server::bind(&ServeSettings {
+        let server = Server::bind(ServeSettings {
+            name: "replica".to_string(),
             listen: settings.listen.clone(),
             mode: settings.mode,
-            tls: settings.tls.clone().map(|(cert, key)| ServeTls { cert, key }),
+            tls: settings.tls.clone().map(|(cert, key)| Files { cert, key }),
             most_connections: MOST_CONNECTIONS,
-            key: "replica.listen",
+            limits: Limits::default(),
         })?;
         Ok(Serving {
             settings,
@@ -90,8 +90,8 @@ impl Serving {
     }
 
     /// Where readers connect to.
-    pub fn address(&self) -> String {
-        self.server.address()
+    pub fn listen(&self) -> &Listen {
+        &self.settings.listen
     }
 
     /// Answers until the scope is done.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::socket::Stream;
+use crate::socket::Stream;
 
 /// An audit device has one connection, and a cluster has a few servers.
 pub(super) const MOST: usize = 64;

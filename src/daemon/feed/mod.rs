@@ -2,13 +2,12 @@
 //!
 //! It is a hint and nothing more: what it names is looked at anew, and what it fails to name is found by the next full
 //! cycle. A Vault waits for its audit devices, so whatever comes is read at once and to its end, whoever sends it and
-//! however busy vsync is; nothing is ever answered. In order: who may connect (`connections`, `socket`), what a line says
+//! however busy vsync is; nothing is ever answered. In order: who may connect (`connections`), what a line says
 //! (`line`), what waits to be looked at (`changes`).
 
 mod changes;
 mod connections;
 mod line;
-mod socket;
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr};
@@ -23,9 +22,9 @@ use crate::config::{FeedSettings, Network};
 use crate::error::Result;
 use crate::http::backoff;
 use crate::scope::Scope;
+use crate::socket::{Socket, Stream};
 use connections::{Added, Connection, Connections};
 use line::Line;
-use socket::{Socket, Stream};
 
 pub use changes::Changes;
 
@@ -84,7 +83,7 @@ impl Feed {
         // The server takes the name `root` for the root as well.
         let namespace = namespace.filter(|name| !name.is_empty() && *name != "root");
         Ok(Feed {
-            socket: Socket::bind(settings)?,
+            socket: Socket::bind(&settings.listen, settings.mode, "origin.auditListen")?,
             allow: settings.allow.clone(),
             namespace: namespace.map(|name| format!("{name}/")).unwrap_or_default(),
             connections: Connections::new(),

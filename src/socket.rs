@@ -1,21 +1,28 @@
-//! The sockets of the feed: TCP and unix alike.
+//! The sockets that vsync listens at, TCP and unix alike: one place takes care of what an earlier process left behind, of
+//! who may connect, and of ending a wait at once.
+//!
+//! Of the lowest layer: it knows neither what is spoken nor what it was configured by.
+
+mod listen;
 
 use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::config::{FeedSettings, Listen};
 use crate::error::{Context, Error, Kind, Result, fail};
+
+pub use listen::{EXPECTED_LISTEN, Listen};
 
 /// As many connections may wait for a unix socket before it is open to all who may connect.
 const EARLY: usize = 256;
 
 /// What connections come to.
-pub(super) struct Socket {
+pub struct Socket {
     listener: Listener,
     /// The same socket once more: to shut it down is what wakes whoever waits for a connection.
     handle: Stream,
@@ -29,19 +36,21 @@ enum Listener {
 }
 
 /// One connection.
-pub(super) enum Stream {
+pub enum Stream {
+    /// Over IP.
     Tcp(TcpStream),
+    /// Within this host.
     Unix(UnixStream),
 }
 
 impl Socket {
-    /// Listens as `settings` say.
+    /// Listens at `listen`; a unix socket's file gets the permissions `mode`. `key` is what the address is called in the
+    /// configuration, for messages.
     ///
     /// # Errors
     /// [`Kind::Config`] and [`Kind::File`], with what to do.
-    pub(super) fn bind(settings: &FeedSettings) -> Result<Socket> {
-        Self::bind_to(&settings.listen, settings.mode)
-            .context(|| format!("listen at {} (origin.auditListen)", settings.listen))
+    pub fn bind(listen: &Listen, mode: u32, key: &str) -> Result<Socket> {
+        Self::bind_to(listen, mode).context(|| format!("listen at {listen} ({key})"))
     }
 
     fn bind_to(listen: &Listen, mode: u32) -> Result<Socket> {
@@ -67,7 +76,7 @@ impl Socket {
     }
 
     /// The address that peers can connect to, but for a unix socket.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
+    pub fn address(&self) -> Option<SocketAddr> {
         match &self.listener {
             Listener::Tcp(listener) => listener.local_addr().ok(),
             Listener::Unix(_) => None,
@@ -75,7 +84,7 @@ impl Socket {
     }
 
     /// Waits for a connection; who it is from, but for a unix socket.
-    pub(super) fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
+    pub fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
         match &self.listener {
             Listener::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
@@ -86,7 +95,7 @@ impl Socket {
     }
 
     /// Ends the wait for a connection, now and for ever, and resets those that were not taken.
-    pub(super) fn shut_down(&self) {
+    pub fn shut_down(&self) {
         self.handle.shut_down();
     }
 }
@@ -101,13 +110,51 @@ impl Listener {
 }
 
 impl Stream {
-    /// Ends all reading from it.
-    pub(super) fn shut_down(&self) {
+    /// Ends all reading from it and all writing to it, now and for ever.
+    pub fn shut_down(&self) {
+        self.end(Shutdown::Both);
+    }
+
+    /// Ends one direction, or both.
+    pub fn end(&self, how: Shutdown) {
         // One that is closed already is as good.
         let _ = match self {
-            Stream::Tcp(stream) => stream.shutdown(Shutdown::Both),
-            Stream::Unix(stream) => stream.shutdown(Shutdown::Both),
+            Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Unix(stream) => stream.shutdown(how),
         };
+    }
+
+    /// Sends what is written at once: whoever writes, writes whole messages.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn set_no_delay(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_nodelay(true),
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+
+    /// How long one read may wait.
+    ///
+    /// # Errors
+    /// No time at all.
+    pub fn limit_reads(&self, limit: Duration) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_read_timeout(Some(limit)),
+            Stream::Unix(stream) => stream.set_read_timeout(Some(limit)),
+        }
+    }
+
+    /// How long one write may wait.
+    ///
+    /// # Errors
+    /// No time at all.
+    pub fn limit_writes(&self, limit: Duration) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_write_timeout(Some(limit)),
+            Stream::Unix(stream) => stream.set_write_timeout(Some(limit)),
+        }
     }
 }
 
@@ -117,6 +164,27 @@ impl Read for &Stream {
             Stream::Tcp(stream) => (&mut &*stream).read(buffer),
             Stream::Unix(stream) => (&mut &*stream).read(buffer),
         }
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&mut &*stream).write(buffer),
+            Stream::Unix(stream) => (&mut &*stream).write(buffer),
+        }
+    }
+
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&mut &*stream).write_vectored(buffers),
+            Stream::Unix(stream) => (&mut &*stream).write_vectored(buffers),
+        }
+    }
+
+    /// Nothing is held back.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
