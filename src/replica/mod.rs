@@ -335,11 +335,10 @@ fn lookup_self() -> Value {
 
 /// The token of a request, from either of the headers that Vault takes it from.
 fn token_of(asked: &Asked) -> Result<Option<SecretString>> {
-    let token = match text_of(asked, "X-Vault-Token")? {
-        Some(token) => Some(token),
-        None => text_of(asked, "Authorization")?.and_then(|header| header.strip_prefix("Bearer ")),
-    };
-    Ok(token.filter(|token| !token.is_empty()).map(SecretString::new))
+    let own = text_of(asked, "X-Vault-Token")?.filter(|token| !token.is_empty());
+    let bearer = text_of(asked, "Authorization")?.and_then(|header| header.strip_prefix("Bearer "));
+    let token = own.or(bearer).filter(|token| !token.is_empty());
+    Ok(token.map(SecretString::new))
 }
 
 /// A header that may be there once at most: what comes twice, whoever is in between may read otherwise.
