@@ -271,9 +271,9 @@ impl Backend for Sealed {
         let (prefix, name) = split(&entry.key);
         // Nobody else lists or unlists this name now.
         if !self.names(scope, prefix)?.iter().any(|known| known == name) {
-            self.ensure_ours(scope)?;
             let _listing = lock(&self.listing);
             scope.check()?;
+            self.ensure_ours(scope)?;
             self.list_key(scope, &entry.key)?;
         }
         self.store(scope, Object::Entry(&entry.key), &entry.value)
@@ -293,11 +293,11 @@ impl Backend for Sealed {
 
     fn delete(&self, scope: &Scope, key: &str) -> Result<()> {
         ensure_key(key)?;
-        self.ensure_ours(scope)?;
         let _writing = self.write_to(scope, key)?;
         self.remove(scope, Object::Entry(key))?;
         let _listing = lock(&self.listing);
         scope.check()?;
+        self.ensure_ours(scope)?;
         self.unlist(scope, key)
     }
 
