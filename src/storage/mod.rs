@@ -8,6 +8,7 @@ mod exercise;
 mod folder;
 mod local;
 mod memory;
+mod s3;
 
 use crate::error::{Kind, Result, fail};
 use crate::scope::Scope;
@@ -16,6 +17,7 @@ pub use exercise::exercise_backend;
 pub use folder::Folder;
 pub use local::{Clock, Found, Freshness, LocalReplica};
 pub use memory::Memory;
+pub use s3::{CredentialSource, Credentials, DEFAULT_REGION, S3, S3Settings};
 
 /// A value under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
