@@ -37,6 +37,7 @@ mod selfcheck;
 mod standby;
 mod static_binary;
 mod status;
+mod storage;
 mod stores;
 mod stores_consul;
 mod stores_folder;

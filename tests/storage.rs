@@ -1,0 +1,3 @@
+//! Storage backends against real servers.
+
+mod s3;
