@@ -12,15 +12,15 @@ demo:
 	cargo build --locked --bin vsync
 	bao=$$(tests/servers.sh bao) && examples/demo.sh "$(TARGET_DIR)/debug/vsync" "$$bao"
 
-# Finds OpenBao and Consul for the tests, or installs them into .servers/.
+# Finds OpenBao, Consul and moto for the tests, or installs them into .servers/.
 servers:
 	@tests/servers.sh
 
 # The static binary is under test too, hence the dependency. Tests mostly wait for servers, so more of them run at a time
 # than there are cores.
 test: static
-	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && \
-	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" \
+	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && s3=$$(tests/servers.sh s3) && \
+	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" VSYNC_TEST_S3="$$s3" \
 	VSYNC_TEST_STATIC="$(CURDIR)/target/static/vsync" \
 	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}" cargo test --locked
 

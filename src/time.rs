@@ -27,6 +27,11 @@ pub fn since_epoch() -> Duration {
     Timestamp::now().duration_since(Timestamp::UNIX_EPOCH).unsigned_abs()
 }
 
+/// Now by this machine's clock, as signed requests to S3 name it: `20261121T100000Z`.
+pub fn now_compact() -> String {
+    Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -43,6 +48,17 @@ mod tests {
         assert_eq!(parse(""), None);
         assert_eq!(parse_http_date("yesterday"), None);
         assert_eq!(now().len(), "2026-11-21T10:00:00.000Z".len());
+        let (compact, plain) = (now_compact(), |char: char| char.is_ascii_digit());
+        assert!(compact.len() == 16 && compact[..8].chars().all(plain), "{compact}");
+        assert!(
+            parse(&format!(
+                "{}-{}-{}T00:00:00Z",
+                &compact[..4],
+                &compact[4..6],
+                &compact[6..8]
+            ))
+            .is_some()
+        );
     }
 
     proptest! {

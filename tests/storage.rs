@@ -2,5 +2,6 @@
 
 mod consul;
 mod folder;
+mod s3;
 mod scene;
 mod vault;

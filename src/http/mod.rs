@@ -86,7 +86,8 @@ pub enum Method {
 }
 
 impl Method {
-    fn name(self) -> &'static str {
+    /// As it stands in a request.
+    pub fn name(self) -> &'static str {
         match self {
             Method::Get => "GET",
             Method::List => "LIST",

@@ -10,6 +10,7 @@ mod exercise;
 mod folder;
 mod local;
 mod memory;
+mod s3;
 mod seal;
 mod sealed;
 mod names;
@@ -27,6 +28,7 @@ pub use memory::Memory;
 pub use seal::{Key, Keys};
 pub use sealed::{Resealed, Sealed};
 pub use vault::VaultKv;
+pub use s3::{CredentialSource, Credentials, DEFAULT_REGION, S3, S3Settings};
 
 /// A value under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,6 +18,7 @@ pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod random;
+pub mod s3;
 pub mod vault;
 pub mod vault_server;
 pub mod vsync;
@@ -83,6 +84,12 @@ pub fn consul_binary() -> &'static Path {
 pub fn hvac_binary() -> &'static Path {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     located(FOUND.get_or_init(|| locate("hvac", "VSYNC_TEST_HVAC")))
+}
+
+/// The server that speaks S3 to test with.
+pub fn s3_binary() -> &'static Path {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    located(FOUND.get_or_init(|| locate("s3", "VSYNC_TEST_S3")))
 }
 
 fn located(found: &'static Result<PathBuf, String>) -> &'static Path {

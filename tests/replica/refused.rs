@@ -156,7 +156,9 @@ fn mistakes_in_the_configuration_are_named() {
             .expect_stderr(expected)
             .expect_nowhere("s.mytoken");
     }
-    let vsync = Vsync::new(&json!({ "origin": vault, "replica": { "listen": "127.0.0.1:1" } }));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let vsync = Vsync::new(&json!({ "origin": vault, "replica": { "listen": listen } }));
     vsync
         .args(["replica"])
         .run()
