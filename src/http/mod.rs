@@ -10,6 +10,7 @@ mod body;
 mod connections;
 mod exchange;
 mod explain;
+mod files;
 mod in_flight;
 mod pace;
 mod resolver;
