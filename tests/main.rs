@@ -34,6 +34,7 @@ mod origin_ends;
 mod origin_rules;
 mod plan;
 mod selfcheck;
+mod serve;
 mod standby;
 mod static_binary;
 mod status;
