@@ -35,6 +35,7 @@ mod origin_rules;
 mod plan;
 mod replica;
 mod selfcheck;
+mod serve;
 mod standby;
 mod static_binary;
 mod status;

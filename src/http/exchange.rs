@@ -163,7 +163,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Failure> {
     }))
 }
 
-fn values<'a>(headers: &'a [httparse::Header<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn values<'a>(headers: &'a [httparse::Header<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     let named = headers
         .iter()
         .filter(move |header| header.name.eq_ignore_ascii_case(name));

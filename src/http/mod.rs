@@ -5,11 +5,14 @@
 //! it means is the client's business. Redirects are answers too and are never followed: a cleaned path is
 //! another key, and a token must not travel to a host that nobody configured (FACTS.md T14, section 9).
 //! Errors name the server's address, never a header or a body.
+//!
+//! And the other half, for those who ask vsync: [`serve`].
 
 mod body;
 mod connections;
 mod exchange;
 mod explain;
+mod files;
 mod in_flight;
 mod pace;
 mod resolver;

@@ -1,28 +1,23 @@
 //! TLS as an end's configuration wants it: its own CA, a client certificate, another server name, or no check at all.
 //!
-//! The PEM files are looked at whenever a connection is opened, and read again when one of them has changed: short-lived
-//! certificates are renewed on disk while vsync runs, and cutting connections that work would help nobody. Files that
-//! don't fit together (a renewal in between) are left alone while those that were read before still serve.
+//! Its PEM files are read again when they have changed (`files`).
 
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rustls::RootCertStore;
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::sign::CertifiedKey;
+use rustls::pki_types::{CertificateDer, ServerName};
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{ClientCert, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{
     ConnectProxyConnector, ConnectionDetails, Connector, RustlsConnector, TcpConnector, Transport,
 };
 
+use super::files::{Kept, certificates, pair, shown};
 use super::{BUFFER, is_loopback};
-use crate::error::{Context, Error, Kind, Result, fail};
+use crate::error::{Context, Kind, Result, fail};
 
 /// How to speak TLS with one server. All of it is for `https://` addresses only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,27 +64,8 @@ impl TlsSettings {
 
     /// The certificate and its key. `ureq` takes for granted that they belong together.
     fn client(&self, cert: &Path, key: &Path) -> Result<ClientCert> {
-        let chain = certificates(cert).context(|| self.key("clientCert"))?;
-        let private = private_key(key).context(|| self.key("clientKey"))?;
-        let no_pair = |what: String| Error::new(Kind::File, what);
-        let der = PrivateKeyDer::try_from(private.der())
-            .map_err(|_| no_pair(format!("{}: {}: {NO_KEY}", self.key("clientKey"), shown(key))))?;
-        let ders = chain.iter().map(|one| CertificateDer::from(one.der().to_vec()));
-        match CertifiedKey::from_der(ders.collect(), der.clone_key(), &default_provider()) {
-            Ok(_) => Ok(ClientCert::new_with_certs(&chain, private)),
-            Err(rustls::Error::InconsistentKeys(_)) => Err(no_pair(format!(
-                "{}: {} is the key of another certificate than the one in {}",
-                self.key("clientKey"),
-                shown(key),
-                shown(cert)
-            ))),
-            Err(rustls::Error::InvalidCertificate(_)) => Err(no_pair(format!(
-                "{}: {}: what it holds is no certificate",
-                self.key("clientCert"),
-                shown(cert)
-            ))),
-            Err(_) => Err(no_pair(format!("{}: {}: {NO_KEY}", self.key("clientKey"), shown(key)))),
-        }
+        let pair = pair((&self.key("clientCert"), cert), (&self.key("clientKey"), key))?;
+        Ok(ClientCert::new_with_certs(&pair.chain, pair.private))
     }
 
     /// The dotted name of one of the keys.
@@ -124,50 +100,6 @@ impl TlsSettings {
     }
 }
 
-/// A file as messages name it. What does not look like one may be a secret in the wrong place: the key itself.
-pub(super) fn shown(path: &Path) -> String {
-    const ENDINGS: [&str; 5] = ["pem", "crt", "cer", "cert", "key"];
-    let text = path.display().to_string();
-    let is_named_so = path
-        .extension()
-        .is_some_and(|end| ENDINGS.iter().any(|known| end == *known));
-    let is_plain = !text.contains("BEGIN ") && !text.chars().any(char::is_control);
-    match is_plain && (path.is_absolute() || is_named_so || path.exists()) {
-        true => text,
-        false => "the file".to_string(),
-    }
-}
-
-const NO_KEY: &str = "it holds no private key that can be used (PEM: PKCS#8, PKCS#1 or SEC1, not encrypted)";
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    match fs::read(path) {
-        Ok(bytes) if bytes.trim_ascii().is_empty() => fail(Kind::File, format!("{}: the file is empty", shown(path))),
-        Ok(bytes) => Ok(bytes),
-        Err(error) => fail(Kind::File, format!("read {}: {}", shown(path), error.kind())),
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
-    let none = || Error::new(Kind::File, format!("{}: it holds no certificate (PEM)", shown(path)));
-    let mut found = Vec::new();
-    for item in parse_pem(&read(path)?) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
-            Ok(_) => {}
-            Err(_) => return Err(none()),
-        }
-    }
-    match found.is_empty() {
-        true => Err(none()),
-        false => Ok(found),
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKey<'static>> {
-    PrivateKey::from_pem(&read(path)?).map_err(|_| Error::new(Kind::File, format!("{}: {NO_KEY}", shown(path))))
-}
-
 fn roots(path: &Path) -> Result<RootCerts> {
     let found = certificates(path)?;
     for one in &found {
@@ -185,14 +117,8 @@ pub(super) struct Opener {
     settings: TlsSettings,
     target: Uri,
     direct: bool,
-    read: Mutex<Option<Read>>,
+    kept: Kept<Way>,
 }
-
-/// What was read, and the files as they were then.
-type Read = (Vec<Option<Stamp>>, Arc<Way>);
-
-/// By what a changed file is known: its inode, size and time of change.
-type Stamp = (u64, u64, i64, i64);
 
 /// How connections are opened while no file changes.
 pub(super) struct Way {
@@ -208,7 +134,7 @@ impl Opener {
             target: address.parse().unwrap_or_default(),
             // As Go's clients do: a proxy from the environment is not meant for this machine itself.
             direct: is_loopback(address),
-            read: Mutex::default(),
+            kept: Kept::new(),
         }
     }
 
@@ -219,26 +145,7 @@ impl Opener {
 
     /// How to open one now.
     pub(super) fn way(&self) -> Result<Arc<Way>> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamps: Vec<_> = self
-            .settings
-            .files()
-            .map(|path| fs::metadata(path).ok().map(stamp))
-            .collect();
-        let before = match &*read {
-            Some((seen, way)) if *seen == stamps => return Ok(Arc::clone(way)),
-            before => before.as_ref().map(|(_, way)| Arc::clone(way)),
-        };
-        let way = match (self.read_files(), before) {
-            (Ok(way), _) => Arc::new(way),
-            (Err(error), Some(before)) => {
-                log::warn!("{error}; what was read before the change stays in use");
-                before
-            }
-            (Err(error), None) => return Err(error),
-        };
-        *read = Some((stamps, Arc::clone(&way)));
-        Ok(way)
+        self.kept.get(self.settings.files(), || self.read_files())
     }
 
     fn read_files(&self) -> Result<Way> {
@@ -260,10 +167,6 @@ impl Opener {
             connector: Box::new(plain.chain(tls)),
         })
     }
-}
-
-fn stamp(file: Metadata) -> Stamp {
-    (file.ino(), file.len(), file.mtime(), file.mtime_nsec())
 }
 
 impl Way {
@@ -325,6 +228,8 @@ impl<In: Transport> Connector<In> for Named {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;

@@ -7,7 +7,8 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-use super::tls::{TlsSettings, shown};
+use super::files::shown;
+use super::tls::TlsSettings;
 
 /// The cause of `error` if it is TLS's.
 pub(super) fn cause(error: &ureq::Error) -> Option<&Error> {
