@@ -12,7 +12,7 @@ demo:
 	cargo build --locked --bin vsync
 	bao=$$(tests/servers.sh bao) && examples/demo.sh "$(TARGET_DIR)/debug/vsync" "$$bao"
 
-# Finds OpenBao, Consul and moto for the tests, or installs them into .servers/.
+# Finds OpenBao, Consul, moto and hvac for the tests, or installs them into .servers/.
 servers:
 	@tests/servers.sh
 
@@ -20,7 +20,8 @@ servers:
 # than there are cores.
 test: static
 	bao=$$(tests/servers.sh bao) && consul=$$(tests/servers.sh consul) && s3=$$(tests/servers.sh s3) && \
-	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" VSYNC_TEST_S3="$$s3" \
+	hvac=$$(tests/servers.sh hvac) && \
+	VSYNC_TEST_BAO="$$bao" VSYNC_TEST_CONSUL="$$consul" VSYNC_TEST_S3="$$s3" VSYNC_TEST_HVAC="$$hvac" \
 	VSYNC_TEST_STATIC="$(CURDIR)/target/static/vsync" \
 	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}" cargo test --locked
 

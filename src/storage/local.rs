@@ -397,8 +397,9 @@ impl LocalReplica {
 fn is_away(kind: Kind) -> bool {
     match kind {
         Kind::Unreachable | Kind::Sealed | Kind::Limited | Kind::Timeout | Kind::BadToken | Kind::Protocol => true,
-        Kind::Stopped | Kind::Panic | Kind::File | Kind::Corrupt => true,
-        Kind::Config | Kind::Denied | Kind::NotFound | Kind::Refused | Kind::Conflict => false,
+        // A server that fails inside says it in the form of a refusal.
+        Kind::Stopped | Kind::Panic | Kind::File | Kind::Corrupt | Kind::Refused => true,
+        Kind::Config | Kind::Denied | Kind::NotFound | Kind::Conflict => false,
     }
 }
 

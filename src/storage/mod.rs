@@ -10,10 +10,10 @@ mod exercise;
 mod folder;
 mod local;
 mod memory;
+mod names;
 mod s3;
 mod seal;
 mod sealed;
-mod names;
 mod vault;
 
 use crate::error::{Kind, Result, fail};
@@ -25,10 +25,10 @@ pub use exercise::exercise_backend;
 pub use folder::Folder;
 pub use local::{Clock, Found, Freshness, LocalReplica, SystemClock};
 pub use memory::Memory;
+pub use s3::{CredentialSource, Credentials, DEFAULT_REGION, S3, S3Settings};
 pub use seal::{Key, Keys};
 pub use sealed::{Resealed, Sealed};
 pub use vault::VaultKv;
-pub use s3::{CredentialSource, Credentials, DEFAULT_REGION, S3, S3Settings};
 
 /// A value under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
