@@ -1,14 +1,14 @@
 //! Requests: those that are answered, those that are not, and where one ends.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use vsync::http::serve::{Answer, ServeSettings};
+use vsync::http::serve::{Answer, Limits, ServeSettings};
 use vsync::socket::Listen;
 
-use super::{Client, Running, answer, echo, settings};
+use super::{Client, NEVER, Running, answer, echo, settings, with_limits};
 use crate::common::{Folder, wait};
 
 #[test]
@@ -87,6 +87,29 @@ fn no_body_is_ever_taken_for_a_request() {
         assert_eq!(client.expect_last(200).text(), "PUT /a?", "{lines}");
         assert_eq!(running.handled(), count + 1, "{lines}");
     }
+}
+
+#[test]
+fn who_still_sends_a_body_sees_the_answer_and_no_reset() {
+    let limits = Limits {
+        drain: NEVER,
+        ..Limits::default()
+    };
+    let running = Running::start(with_limits(limits), echo);
+    let mut client = running.client();
+    client.send("PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 900000\r\n\r\n");
+    assert_eq!(client.answer().text(), "PUT /a?");
+    for _ in 0..9 {
+        client.send("x".repeat(100_000));
+    }
+    client.finish();
+    client.expect_end();
+    // More than anybody reads.
+    let mut client = running.client();
+    client.send("PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 900000000\r\n\r\n");
+    assert_eq!(client.answer().text(), "PUT /a?");
+    let stream = client.0.get_mut();
+    wait::until("it is cut", wait::SOON, || stream.write_all(&[b'x'; 100_000]).is_err());
 }
 
 #[test]
