@@ -90,6 +90,8 @@ impl Builder<'_> {
             service: ServiceSettings::default(),
             vault: VaultSettings {
                 connections: CONNECTIONS,
+                // Whoever reads may try again; meanwhile what is held is the answer.
+                max_retries: 0,
                 ..vault?
             },
             follow,

@@ -96,7 +96,7 @@ impl Judge {
         };
         let word = need.word();
         let question = format!("may/{reader}/{word}/{}", path.trim_end_matches('/'));
-        let found = self.verdicts.look_by(scope, &question, since, &|| {
+        let found = self.verdicts.look_by(scope, &question, since, &|scope: &Scope| {
             let words = self.vault.within(scope).capabilities_of(token, path)?;
             Ok(words.map(|words| words.join(",").into_bytes()))
         })?;
@@ -120,7 +120,7 @@ impl Judge {
     /// How long the token lives, if that is known: one that may not look itself up has no known end. When the end that was
     /// known has come, the origin is asked again, since tokens are renewed.
     fn life(&self, scope: &Scope, token: &SecretString, reader: &str) -> Result<Option<Life>> {
-        let ask = || match self.vault.within(scope).read_as(token, LOOKUP)? {
+        let ask = |scope: &Scope| match self.vault.within(scope).read_as(token, LOOKUP)? {
             reply if reply.status == 200 => Ok(life(&reply)),
             _ => Ok(None),
         };
@@ -147,10 +147,12 @@ impl Judge {
     pub fn ask_as(&self, scope: &Scope, token: &SecretString, path: &str) -> Result<Found<Said>> {
         let reader = hash(token).to_string();
         let question = format!("said/{reader}/{path}");
-        let found = self.lookups.look_by(scope, &question, Duration::ZERO, &|| {
-            let reply = self.vault.within(scope).read_as(token, path)?;
-            Ok(Some(held(reply.status, &reply.body)))
-        })?;
+        let found = self
+            .lookups
+            .look_by(scope, &question, Duration::ZERO, &|scope: &Scope| {
+                let reply = self.vault.within(scope).read_as(token, path)?;
+                Ok(Some(held(reply.status, &reply.body)))
+            })?;
         if found.freshness == Freshness::Stale {
             let life = self.life(scope, token, &reader)?;
             let lives = life.is_some_and(|life| life.ends.is_none_or(|ends| self.clock.now().as_secs() < ends));

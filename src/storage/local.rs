@@ -3,10 +3,11 @@
 //! What the backend said of a key, absence included, is held in `local` and holds for a lifetime; then the backend is asked
 //! again, and while it is away, what is held goes on to be the answer, marked as stale. Puts and deletes never reach the
 //! backend: they are held locally, over what the backend says, for the lifetime. However many want the same key at the same
-//! moment, the backend is asked once. No lock is held while it, or `local`, is asked.
+//! moment, the backend is asked once. No lock is held while it, or `local`, is asked. While it is away it is asked now and then,
+//! and nobody who could have an old answer waits long for a new one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -22,6 +23,12 @@ const LISTED: &str = "listed";
 const TOLD: &str = "told/";
 /// ... and what was put and deleted here.
 const OWN: &str = "own/";
+
+/// How long a new answer is waited for where there is an old one.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// For how long a backend that was away is taken to be so; doubled each time up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Tells the time: since the Unix epoch, and never back.
 pub trait Clock: Send + Sync {
@@ -65,7 +72,21 @@ pub struct LocalReplica {
     clock: Arc<dyn Clock>,
     /// Questions on their way to the backend.
     flights: Mutex<HashMap<String, Flight>>,
+    /// Why the backend need not be asked at this moment.
+    away: Mutex<Option<Away>>,
 }
+
+/// A backend that is away.
+#[derive(Clone)]
+struct Away {
+    why: (Kind, String),
+    /// When it is asked again.
+    until: Duration,
+    pause: Duration,
+}
+
+/// Asks for what is not held.
+pub type Ask<'a> = dyn Fn(&Scope) -> Result<Option<Vec<u8>>> + 'a;
 
 /// An answer, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +199,7 @@ impl LocalReplica {
             max_stale,
             clock,
             flights: Mutex::default(),
+            away: Mutex::default(),
         }
     }
 
@@ -196,7 +218,7 @@ impl LocalReplica {
         if let Some(own) = self.own(scope, key)? {
             return Ok(self.found(entry(own.answer.clone()), Freshness::Hit, &own));
         }
-        let ask = || Ok(self.backend.get(scope, key)?.map(|entry| entry.value));
+        let ask = |scope: &Scope| Ok(self.backend.get(scope, key)?.map(|entry| entry.value));
         let (record, freshness) = self.held_or_asked(scope, &format!("{SAID}{key}"), since, &ask)?;
         let age = self.age(&record);
         Ok(Found {
@@ -213,7 +235,7 @@ impl LocalReplica {
     pub fn look_at_list(&self, scope: &Scope, prefix: &str, since: Duration) -> Result<Found<Vec<String>>> {
         ensure_prefix(prefix)?;
         let question = format!("{LISTED}/{prefix}");
-        let ask = || Ok(Some(self.backend.list(scope, prefix)?.join("\n").into_bytes()));
+        let ask = |scope: &Scope| Ok(Some(self.backend.list(scope, prefix)?.join("\n").into_bytes()));
         let (record, freshness) = self.held_or_asked(scope, question.trim_end_matches('/'), since, &ask)?;
         let names = String::from_utf8(record.answer.clone().unwrap_or_default()).unwrap_or_default();
         let said: Vec<String> = names
@@ -228,13 +250,7 @@ impl LocalReplica {
     ///
     /// # Errors
     /// Those of `ask`, if nothing that may be used instead is held.
-    pub fn look_by(
-        &self,
-        scope: &Scope,
-        key: &str,
-        since: Duration,
-        ask: &dyn Fn() -> Result<Option<Vec<u8>>>,
-    ) -> Result<Found<Option<Vec<u8>>>> {
+    pub fn look_by(&self, scope: &Scope, key: &str, since: Duration, ask: &Ask) -> Result<Found<Option<Vec<u8>>>> {
         ensure_key(key)?;
         let (record, freshness) = self.held_or_asked(scope, &format!("{TOLD}{key}"), since, ask)?;
         let age = self.age(&record);
@@ -282,43 +298,35 @@ impl LocalReplica {
     }
 
     /// What is held of a question while it is fresh, or else what the backend says, or what is held if that is away.
-    fn held_or_asked(
-        &self,
-        scope: &Scope,
-        question: &str,
-        since: Duration,
-        ask: &dyn Fn() -> Result<Option<Vec<u8>>>,
-    ) -> Result<(Record, Freshness)> {
+    fn held_or_asked(&self, scope: &Scope, question: &str, since: Duration, ask: &Ask) -> Result<(Record, Freshness)> {
         let held = self.held(scope, question)?;
-        if let Some(fresh) = held.filter(|held| self.is_fresh(held, since)) {
-            return Ok((fresh, Freshness::Hit));
-        }
-        match self.asked(scope, question, since, ask)? {
-            (asked, Ok(answer)) => Ok((Record { asked, answer }, Freshness::Miss)),
-            (_, Err((kind, why))) => match self.held(scope, question)? {
-                Some(stale) if is_away(kind) && self.age(&stale) <= self.max_stale => Ok((stale, Freshness::Stale)),
-                _ => fail(kind, why),
-            },
+        let has_old = match held {
+            Some(fresh) if self.is_fresh(&fresh, since) => return Ok((fresh, Freshness::Hit)),
+            held => held.is_some_and(|old| self.age(&old) <= self.max_stale),
+        };
+        let narrow = scope.within(PATIENCE);
+        let (kind, why) = match self.asked(if has_old { &narrow } else { scope }, question, since, ask) {
+            Ok((asked, Ok(answer))) => return Ok((Record { asked, answer }, Freshness::Miss)),
+            Ok((_, Err(away))) => away,
+            Err(error) => (error.kind(), error.to_string()),
+        };
+        match self.held(scope, question)? {
+            Some(stale) if is_away(kind) && self.age(&stale) <= self.max_stale => Ok((stale, Freshness::Stale)),
+            _ => fail(kind, why),
         }
     }
 
     /// What the backend says, and when it was asked; not before `since`.
-    fn asked(
-        &self,
-        scope: &Scope,
-        question: &str,
-        since: Duration,
-        ask: &dyn Fn() -> Result<Option<Vec<u8>>>,
-    ) -> Result<(Duration, Outcome)> {
+    fn asked(&self, scope: &Scope, question: &str, since: Duration, ask: &Ask) -> Result<(Duration, Outcome)> {
         loop {
             let (flight, pilot) = self.board(question);
             if let Some(pilot) = pilot {
                 // Whoever had this question before may have landed since we looked.
                 let held = self.held(scope, question)?.filter(|held| self.is_fresh(held, since));
-                let outcome = match held {
-                    Some(held) => return Ok((held.asked, Ok(held.answer))),
-                    None => ask().map_err(|error| (error.kind(), error.to_string())),
-                };
+                if let Some(held) = held {
+                    return Ok((held.asked, Ok(held.answer)));
+                }
+                let outcome = self.outcome(scope, ask);
                 if let Ok(answer) = &outcome {
                     let record = Record {
                         asked: flight.began,
@@ -338,6 +346,35 @@ impl LocalReplica {
                 return Ok((flight.began, outcome.clone()));
             }
         }
+    }
+
+    /// What the backend says, if it is worth asking.
+    fn outcome(&self, scope: &Scope, ask: &Ask) -> Outcome {
+        let before = self.away().clone();
+        if let Some(away) = before.as_ref().filter(|away| self.clock.now() < away.until) {
+            return Err(away.why.clone());
+        }
+        let outcome = ask(scope).map_err(|error| (error.kind(), error.to_string()));
+        let why = match &outcome {
+            // What is the matter with one key alone says nothing of others.
+            Err((kind, _)) if !is_unreachable(*kind) => return outcome,
+            Err(why) => why.clone(),
+            Ok(_) => {
+                *self.away() = None;
+                return outcome;
+            }
+        };
+        let pause = before.map_or(FIRST_PAUSE, |before| LONGEST_PAUSE.min(2 * before.pause));
+        *self.away() = Some(Away {
+            why,
+            until: self.clock.now() + pause,
+            pause,
+        });
+        outcome
+    }
+
+    fn away(&self) -> MutexGuard<'_, Option<Away>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The question's flight; with the pilot's seat, if there was none yet.
@@ -401,6 +438,11 @@ fn is_away(kind: Kind) -> bool {
         Kind::Stopped | Kind::Panic | Kind::File | Kind::Corrupt | Kind::Refused => true,
         Kind::Config | Kind::Denied | Kind::NotFound | Kind::Conflict => false,
     }
+}
+
+/// Whether such an error is one of the backend as a whole.
+fn is_unreachable(kind: Kind) -> bool {
+    matches!(kind, Kind::Unreachable | Kind::Sealed | Kind::Limited | Kind::Timeout)
 }
 
 impl Backend for LocalReplica {
@@ -544,8 +586,12 @@ mod tests {
             self.replica.put(&self.scope, entry).unwrap();
         }
 
+        /// When it is back, it is asked again after a while.
         fn go_away(&self, is_away: bool) {
             self.far.is_away.store(is_away, Ordering::SeqCst);
+            if !is_away {
+                self.pass(LONGEST_PAUSE);
+            }
         }
 
         fn pass(&self, time: Duration) {
@@ -620,6 +666,60 @@ mod tests {
         assert!(scene.replica.look(&scene.scope, "a", Duration::ZERO).is_err());
         scene.go_away(false);
         assert_eq!(scene.look("a"), (value("1"), Freshness::Miss, 0, 1));
+    }
+
+    #[test]
+    fn a_backend_that_is_away_is_asked_now_and_then() {
+        let scene = Scene::new();
+        for key in ["a", "b"] {
+            scene.far_put(key, "1");
+            scene.look(key);
+        }
+        scene.go_away(true);
+        scene.pass(LIFETIME);
+        let asked = |key: &str| {
+            let (_, freshness, _, asked) = scene.look(key);
+            assert_eq!(freshness, Freshness::Stale);
+            asked
+        };
+        assert_eq!((asked("a"), asked("a"), asked("b")), (1, 0, 0));
+        assert!(scene.replica.look(&scene.scope, "unknown", Duration::ZERO).is_err());
+        scene.pass(FIRST_PAUSE);
+        assert_eq!((asked("b"), asked("a")), (1, 0));
+        scene.pass(FIRST_PAUSE);
+        assert_eq!(asked("a"), 0, "the pause grows");
+        scene.pass(FIRST_PAUSE);
+        assert_eq!(asked("a"), 1);
+        for _ in 0..20 {
+            scene.pass(LONGEST_PAUSE);
+            assert_eq!(asked("a"), 1, "and is never longer than that");
+        }
+        scene.go_away(false);
+        assert_eq!(scene.look("a"), (value("1"), Freshness::Miss, 0, 1));
+        scene.go_away(true);
+        scene.pass(LIFETIME);
+        assert_eq!((asked("b"), asked("b")), (1, 0));
+        scene.pass(FIRST_PAUSE);
+        assert_eq!(asked("b"), 1, "it begins anew");
+    }
+
+    #[test]
+    fn who_has_an_old_answer_does_not_wait_long_for_a_new_one() {
+        let scene = Scene::new();
+        scene.far_put("a", "1");
+        scene.look("a");
+        scene.pass(LIFETIME);
+        let (_open, gate) = bounded(0);
+        *scene.far.gate.lock().unwrap() = Some(gate);
+        scene.go_away(true);
+        let began = Instant::now();
+        assert_eq!(scene.look("a").1, Freshness::Stale);
+        assert!(began.elapsed() < Duration::from_secs(20));
+        assert_eq!(
+            scene.look("a"),
+            (value("1"), Freshness::Stale, 300, 0),
+            "and the next one not at all"
+        );
     }
 
     #[test]
