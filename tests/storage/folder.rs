@@ -137,6 +137,7 @@ fn what_was_said_before_a_restart_still_holds_and_then_is_stale_while_the_backen
     assert_eq!(look(&after, "team/a").unwrap_err().kind(), Kind::Unreachable);
     far.is_away.store(false, Ordering::SeqCst);
     far.put(&scope, entry("team/a", "new")).unwrap();
+    clock.pass(Duration::from_secs(10));
     let fresh = look(&after, "team/a").unwrap();
     assert_eq!(fresh, (Some(b"new".to_vec()), Freshness::Miss, 0));
 }

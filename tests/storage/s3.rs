@@ -11,10 +11,11 @@ use vsync::http::TlsSettings;
 use vsync::scope::{Scope, StopHandle};
 use vsync::secret::SecretString;
 use vsync::storage::{
-    Backend, Clock, CredentialSource, Credentials, DEFAULT_REGION, Entry, LocalReplica, Memory, S3, S3Settings,
+    Backend, CredentialSource, Credentials, DEFAULT_REGION, Entry, LocalReplica, Memory, S3, S3Settings,
     exercise_backend,
 };
 
+use super::scene::Hand;
 use crate::common::Folder;
 use crate::common::proxy::{Action, Proxy, Reply};
 use crate::common::s3::{self, BUCKET, Keys, PAGE};
@@ -127,15 +128,6 @@ fn a_part_of_a_bucket_is_a_backend_with_temporary_credentials() {
     exercise_backend(&scope, &S3::new(settings).unwrap()).unwrap();
 }
 
-/// A time that stands still.
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> Duration {
-        Duration::from_secs(1_000_000)
-    }
-}
-
 #[test]
 fn a_replica_of_a_bucket_is_a_backend_though_it_may_only_read() {
     let (_stop, scope) = Scope::root();
@@ -147,7 +139,7 @@ fn a_replica_of_a_bucket_is_a_backend_though_it_may_only_read() {
         let far = Arc::new(S3::new(settings).unwrap());
         let near = Arc::new(Memory::new(usize::MAX, usize::MAX));
         let limits = (Duration::from_secs(300), Duration::from_secs(3600));
-        exercise_backend(&scope, &LocalReplica::new((far, near), limits, Arc::new(Still))).unwrap();
+        exercise_backend(&scope, &LocalReplica::new((far, near), limits, Hand::new())).unwrap();
     }
 }
 
@@ -159,13 +151,16 @@ fn a_replica_answers_while_the_bucket_is_away() {
     // Nothing is fresh: each get asks the bucket.
     let limits = (Duration::ZERO, Duration::from_secs(3600));
     let far = Arc::new(scene.signed(signed_by(&s3::shared().reader)));
-    let replica = LocalReplica::new((far, near), limits, Arc::new(Still));
+    let clock = Hand::new();
+    let replica = LocalReplica::new((far, near), limits, clock.clone());
     let held = Some(entry(KEY, "held"));
     assert_eq!(replica.get(&scene.scope, KEY).unwrap(), held);
     scene.proxy.refuse();
     assert_eq!(replica.get(&scene.scope, KEY).unwrap(), held);
     scene.proxy.accept_again();
     scene.put(KEY, "new");
+    // One that was away is asked again after a while.
+    clock.pass(Duration::from_secs(10));
     assert_eq!(replica.get(&scene.scope, KEY).unwrap(), Some(entry(KEY, "new")));
 }
 

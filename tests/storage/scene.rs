@@ -177,6 +177,8 @@ impl<B: Backend + 'static> Scene<B> {
         let unknown = look("b").expect_err("nobody knows");
         assert_eq!(unknown.kind(), Kind::Unreachable, "{unknown}");
         proxy.accept_again();
+        // One that was away is asked again after a while.
+        clock.pass(Duration::from_secs(10));
         assert_eq!(look("a").expect("an answer"), (two, Freshness::Miss));
         self.delete("a").expect("a delete");
     }
