@@ -86,7 +86,7 @@ impl Access {
 
 impl Judge {
     fn may(&self, scope: &Scope, token: &SecretString, path: &str, need: Need) -> Result<Verdict> {
-        let reader = hash(token).to_string();
+        let reader = reader(token);
         let life = self.life(scope, token, &reader)?;
         let now = self.clock.now();
         // What was said while it lived is no answer any more.
@@ -145,7 +145,7 @@ impl Judge {
     /// # Errors
     /// If the origin is away and nothing is held, or the token has come to its end meanwhile.
     pub fn ask_as(&self, scope: &Scope, token: &SecretString, path: &str) -> Result<Found<Said>> {
-        let reader = hash(token).to_string();
+        let reader = reader(token);
         let question = format!("said/{reader}/{path}");
         let found = self
             .lookups
@@ -196,6 +196,14 @@ impl Need {
             Need::List => "list",
         }
     }
+}
+
+/// What a token is called where something is held for it: 128 bits of its hash, since there is a name for each path that it
+/// reads.
+fn reader(token: &SecretString) -> String {
+    let mut name = hash(token).to_string();
+    name.truncate(32);
+    name
 }
 
 /// The hash by which a token is known.
