@@ -103,9 +103,6 @@ impl CacheFile {
         if log.is_due(&memory)
             && let Err(error) = log.rewrite(&memory)
         {
-            if memory.size().0 == 0 {
-                return Err(error);
-            }
             log.warn(&error);
         }
         Ok(CacheFile {
@@ -123,12 +120,13 @@ impl CacheFile {
 
 impl Backend for CacheFile {
     fn put(&self, scope: &Scope, entry: Entry) -> Result<()> {
-        let record = put_record(&entry.key, &entry.value);
+        let (put, deleted) = (put_record(&entry.key, &entry.value), record(DELETED, &entry.key, b""));
         // Memory and file take everything in one order.
         let mut file = self.file();
-        self.memory.put(scope, entry)?;
-        file.keep(&record, &self.memory);
-        Ok(())
+        let outcome = self.memory.put(scope, entry);
+        // What finds no room must not leave its former value behind.
+        file.keep(if outcome.is_ok() { &put } else { &deleted }, &self.memory);
+        outcome
     }
 
     fn get(&self, scope: &Scope, key: &str) -> Result<Option<Entry>> {

@@ -66,15 +66,21 @@ impl Folder {
             entries => entries?,
         };
         for entry in entries {
-            let name = entry?.file_name();
+            let entry = entry?;
+            let (name, is_folder) = (entry.file_name(), entry.file_type()?.is_dir());
             let Some(name) = name.to_str() else {
                 continue;
             };
-            if let Some(part) = name.strip_suffix(GOES_ON) {
+            // What begins elsewhere goes on with something, and what goes on has filled its part.
+            let is_part = |part: &str| start.is_empty() || (1..=LONGEST).contains(&part.len());
+            if let Some(part) = name
+                .strip_suffix(GOES_ON)
+                .filter(|part| is_folder && part.len() == LONGEST)
+            {
                 self.collect(&folder.join(name), &format!("{start}{part}"), names)?;
-            } else if let Some(part) = name.strip_suffix(ENTRY) {
+            } else if let Some(part) = name.strip_suffix(ENTRY).filter(|part| !is_folder && is_part(part)) {
                 names.extend(decoded(&format!("{start}{part}")));
-            } else if let Some(part) = name.strip_suffix(FOLDER)
+            } else if let Some(part) = name.strip_suffix(FOLDER).filter(|part| is_folder && is_part(part))
                 && holds_any(&folder.join(name))?
             {
                 names.extend(decoded(&format!("{start}{part}")).map(|name| name + "/"));
@@ -88,7 +94,12 @@ impl Folder {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let temporary = folder.join(format!("{}-{n}{NEW}", std::process::id()));
-        let written = write_new(&temporary, bytes)
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        let written = write_synced(file, bytes)
             .and_then(|()| fs::rename(&temporary, path))
             .and_then(|()| File::open(folder)?.sync_all());
         if written.is_err() {
@@ -106,7 +117,13 @@ impl Backend for Folder {
         loop {
             scope.check()?;
             match self.write(&path, &entry.value) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < ATTEMPTS => attempts += 1,
+                // The folder has gone just now; or a process of the same number was killed while it wrote.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists)
+                        && attempts < ATTEMPTS =>
+                {
+                    attempts += 1;
+                }
                 outcome => return outcome.map_err(|error| failed("write", &path, &error)),
             }
         }
@@ -185,7 +202,8 @@ fn encoded(name: &str) -> String {
 /// `None` for what this module has not written.
 fn decoded(name: &str) -> Option<String> {
     let decoded = percent_decode_str(name).decode_utf8().ok()?.into_owned();
-    (encoded(&decoded) == name).then_some(decoded)
+    let is_name = !decoded.contains('/') && ensure_key(&decoded).is_ok();
+    (is_name && encoded(&decoded) == name).then_some(decoded)
 }
 
 /// Whether an entry is in a folder, or below it: one that was left empty by a put that failed is none.
@@ -195,18 +213,19 @@ fn holds_any(folder: &Path) -> io::Result<bool> {
         entries => entries?,
     };
     for entry in entries {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let name = name.to_string_lossy();
-        let is_folder = name.ends_with(FOLDER) || name.ends_with(GOES_ON);
-        if name.ends_with(ENTRY) || (is_folder && holds_any(&folder.join(&*name))?) {
+        let is_folder = entry.file_type()?.is_dir();
+        let goes_on = name.ends_with(FOLDER) || name.ends_with(GOES_ON);
+        if (!is_folder && name.ends_with(ENTRY)) || (is_folder && goes_on && holds_any(&folder.join(&*name))?) {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+fn write_synced(mut file: File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -263,17 +282,39 @@ mod tests {
         assert_eq!(mode(&temporary.0.join("a.folder")), 0o700);
         assert_eq!(mode(&temporary.0.join("a.folder/b.entry")), 0o600);
         // Of another tool, of a put that was cut off, and of none of vsync's names.
-        for name in ["README", "1-1.new", "%41.entry", "%zz.entry", "x.folder.entry"] {
+        let own = format!("{}-1.new", std::process::id());
+        for name in [
+            "README",
+            "1-1.new",
+            &own,
+            "%41.entry",
+            "%zz.entry",
+            "x.folder.entry",
+            "%0a.entry",
+            "%2f.entry",
+            ".entry",
+            "old.folder",
+            "old.more",
+        ] {
             fs::write(temporary.0.join(name), b"x").unwrap();
         }
+        fs::create_dir_all(temporary.0.join("short.more")).unwrap();
+        fs::write(temporary.0.join("short.more/b.entry"), b"x").unwrap();
         fs::create_dir_all(temporary.0.join("empty.folder/deeper.folder")).unwrap();
         assert_eq!(folder.list(&scope, "").unwrap(), ["a/"]);
         assert!(folder.get(&scope, "README").unwrap().is_none());
+        // One of them has the name that the next entry is first written under.
+        let entry = Entry {
+            key: "b".to_string(),
+            value: b"x".to_vec(),
+        };
+        folder.put(&scope, entry).unwrap();
+        assert_eq!(folder.list(&scope, "").unwrap(), ["a/", "b"]);
     }
 
     proptest! {
         #[test]
-        fn names_survive(name in "\\PC{0,100}") {
+        fn names_survive(name in "[^/\\pC]{1,100}") {
             let encoded = encoded(&name);
             prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'.'));
             prop_assert_eq!(decoded(&encoded), Some(name));

@@ -84,6 +84,8 @@ impl Backend for Memory {
         ensure_key(&entry.key)?;
         let size = size(&entry.key, &entry.value);
         if size > self.most_bytes || self.most_entries == 0 {
+            // What was there before is not true any more.
+            self.held().delete(&entry.key);
             let why = format!("{} does not fit into the memory that is set aside", entry.key);
             return fail(Kind::Refused, why);
         }
@@ -254,6 +256,9 @@ mod tests {
             ["b", "c", "d"],
             "and nothing goes for it"
         );
+        assert!(memory.put(&scope, entry("d", 1000)).is_err());
+        assert_eq!(memory.list(&scope, "").unwrap(), ["b", "c"], "but its own former value");
+        memory.put(&scope, entry("d", 100)).unwrap();
         memory.put(&scope, entry("e", 500)).unwrap();
         assert_eq!(memory.list(&scope, "").unwrap(), ["e"]);
         assert!(Memory::new(0, 1000).put(&scope, entry("a", 1)).is_err());

@@ -253,8 +253,12 @@ fn keys_that_are_wrong_are_refused_and_said_to_be() {
         ..store.temporary.clone()
     };
     for (keys, kind, message) in [
-        (wrong_secret, Kind::Denied, "the secret key is not the one that http://"),
-        (unknown, Kind::Denied, "does not know the access key id"),
+        (
+            wrong_secret,
+            Kind::BadToken,
+            "the secret key is not the one that http://",
+        ),
+        (unknown, Kind::BadToken, "does not know the access key id"),
         (wrong_token, Kind::BadToken, "does not take the session token"),
     ] {
         scene.expect_all(&scene.signed(signed_by(&keys)), kind, message);
@@ -305,7 +309,7 @@ fn a_bucket_that_is_not_there_is_no_empty_one() {
     };
     scene.expect_all(
         &S3::new(settings).unwrap(),
-        Kind::NotFound,
+        Kind::Refused,
         "has no bucket `vsync-missing`: create it",
     );
 }

@@ -39,6 +39,9 @@ pub const MOST_CONNECTIONS: usize = 4096;
 const STACK: usize = 256 * 1024;
 /// The pause after connections can't be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Where there are no threads left: how often another connection gives way, and how long its thread may take to end.
+const THREAD_ATTEMPTS: u32 = 5;
+const THREAD_PAUSE: Duration = Duration::from_millis(2);
 /// How long a client that is turned away may take: it keeps others waiting.
 const TURNED_AWAY: Duration = Duration::from_millis(1);
 
@@ -172,12 +175,24 @@ impl Server {
                 return self.turn_away(&stream);
             }
         };
-        let own = connection.clone();
-        let thread = thread::Builder::new().stack_size(STACK);
-        let started = thread.spawn_scoped(threads, move || {
-            Conversation::new(self, &own, handler).hold();
-            self.connections.remove(&own);
-        });
+        let start = || {
+            let own = connection.clone();
+            let thread = thread::Builder::new().stack_size(STACK);
+            let started = thread.spawn_scoped(threads, move || {
+                Conversation::new(self, &own, handler).hold();
+                self.connections.remove(&own);
+            });
+            started.map(drop)
+        };
+        let mut started = start();
+        for _ in 0..THREAD_ATTEMPTS {
+            // One that waits for nothing but its client is worth less; its thread ends soon after it.
+            if started.is_ok() || !self.connections.make_room() {
+                break;
+            }
+            thread::sleep(THREAD_PAUSE);
+            started = start();
+        }
         if let Err(error) = started {
             self.give_up(&connection, &error);
         }

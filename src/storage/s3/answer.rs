@@ -135,9 +135,11 @@ impl Refusal {
     /// What kind of error it is.
     pub(super) fn kind(self, status: u16) -> Kind {
         match self {
-            Refusal::NoSuchKey | Refusal::NoSuchBucket => Kind::NotFound,
-            Refusal::AccessDenied | Refusal::UnknownKey | Refusal::WrongSecret | Refusal::ClockSkew => Kind::Denied,
-            Refusal::WrongToken => Kind::BadToken,
+            Refusal::NoSuchKey => Kind::NotFound,
+            Refusal::AccessDenied => Kind::Denied,
+            // They say nothing of what was asked for: what a replica holds of it goes on to count.
+            Refusal::UnknownKey | Refusal::WrongSecret | Refusal::ClockSkew | Refusal::WrongToken => Kind::BadToken,
+            Refusal::NoSuchBucket => Kind::Refused,
             Refusal::SlowDown => Kind::Limited,
             Refusal::Cut => Kind::Unreachable,
             Refusal::Other if status >= 500 => Kind::Unreachable,
@@ -214,11 +216,11 @@ mod tests {
         for (status, code, expected, kind) in [
             (404, "NoSuchKey", Refusal::NoSuchKey, Kind::NotFound),
             (400, "NoSuchKey", Refusal::Other, Kind::Refused),
-            (404, "NoSuchBucket", Refusal::NoSuchBucket, Kind::NotFound),
+            (404, "NoSuchBucket", Refusal::NoSuchBucket, Kind::Refused),
             (403, "AccessDenied", Refusal::AccessDenied, Kind::Denied),
-            (403, "InvalidAccessKeyId", Refusal::UnknownKey, Kind::Denied),
-            (403, "SignatureDoesNotMatch", Refusal::WrongSecret, Kind::Denied),
-            (403, "RequestTimeTooSkewed", Refusal::ClockSkew, Kind::Denied),
+            (403, "InvalidAccessKeyId", Refusal::UnknownKey, Kind::BadToken),
+            (403, "SignatureDoesNotMatch", Refusal::WrongSecret, Kind::BadToken),
+            (403, "RequestTimeTooSkewed", Refusal::ClockSkew, Kind::BadToken),
             (400, "ExpiredToken", Refusal::WrongToken, Kind::BadToken),
             (301, "PermanentRedirect", Refusal::Elsewhere, Kind::Refused),
             (400, "EntityTooLarge", Refusal::TooLarge, Kind::Refused),

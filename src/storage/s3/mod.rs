@@ -9,6 +9,7 @@ mod names;
 mod settings;
 mod sign;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Backend, Entry, ensure_key, ensure_prefix};
@@ -156,6 +157,7 @@ impl S3 {
     /// Adds what lies right below `folder` to `names`, each after `start`: the beginning of a long name.
     fn collect(&self, scope: &Scope, folder: &str, start: &str, names: &mut Vec<String>) -> Result<()> {
         let mut token = None;
+        let mut seen = HashSet::new();
         loop {
             let page = self.page(scope, folder, token.as_deref())?;
             for rest in &page.rests {
@@ -168,13 +170,13 @@ impl S3 {
                     Named::Start(_) | Named::Foreign => {}
                 }
             }
-            if page.next.is_none() {
+            let Some(next) = page.next else {
                 return Ok(());
-            }
-            if page.next == token {
+            };
+            if !seen.insert(next.clone()) {
                 return Err(self.not_s3("the listing does not end"));
             }
-            token = page.next;
+            token = Some(next);
         }
     }
 

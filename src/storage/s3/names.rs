@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use percent_encoding::percent_decode_str;
 
 use crate::error::{Kind, Result, fail};
+use crate::storage::ensure_key;
 
 /// The longest part of a name, in bytes: with its ending it fits into every file system.
 const LONGEST: usize = 200;
@@ -98,7 +99,8 @@ fn encoded(name: &str) -> String {
 fn decoded(name: &str) -> Option<String> {
     let percent = name.replace('!', "%");
     let decoded = percent_decode_str(&percent).decode_utf8().ok()?.into_owned();
-    (!decoded.is_empty() && encoded(&decoded) == name).then_some(decoded)
+    let is_name = !decoded.contains('/') && ensure_key(&decoded).is_ok();
+    (is_name && encoded(&decoded) == name).then_some(decoded)
 }
 
 #[cfg(test)]

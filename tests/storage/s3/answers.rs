@@ -105,7 +105,7 @@ fn failures_that_pass_are_passed_over() {
         (reply(500, ""), Kind::Unreachable, "failed [status 500]"),
         (
             reply(403, "<Error><Code>RequestTimeTooSkewed</Code></Error>"),
-            Kind::Denied,
+            Kind::BadToken,
             "are too far apart: set them",
         ),
         (
