@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::source::{Said, held, said};
-use crate::error::{Kind, Result, fail};
+use crate::error::{Error, Kind, Result, fail};
 use crate::http::Reply;
 use crate::scope::Scope;
 use crate::secret::SecretString;
@@ -33,8 +33,10 @@ pub enum Access {
 pub struct Judge {
     /// The origin.
     pub vault: Arc<Vault>,
-    /// Holds what tokens may do; may be on disk.
+    /// Holds what tokens may do; may be on disk. Only of tokens that live, so that strangers can't fill it.
     pub verdicts: LocalReplica,
+    /// Holds how long tokens live; may be on disk too.
+    pub lives: LocalReplica,
     /// Holds what the origin says of tokens themselves: in memory alone.
     pub lookups: LocalReplica,
     /// The same one that these have.
@@ -57,8 +59,10 @@ pub enum Verdict {
     Allowed,
     /// Its policies don't say so.
     Denied,
-    /// It is no token, or not any more.
+    /// It is no token, or not any more, or may not look itself up.
     Unknown,
+    /// It is for certain addresses only, or for a number of uses: what a replica can't watch over.
+    Bound,
 }
 
 /// What is known of a token; the form in which it is held.
@@ -66,6 +70,14 @@ pub enum Verdict {
 struct Life {
     /// Since the Unix epoch, in seconds; `None` for one that never ends.
     ends: Option<u64>,
+    /// Whether it is bound to addresses or to a number of uses.
+    is_bound: bool,
+}
+
+impl Life {
+    fn is_over(&self, now: Duration) -> bool {
+        self.ends.is_some_and(|ends| Duration::from_secs(ends) <= now)
+    }
 }
 
 impl Access {
@@ -87,27 +99,24 @@ impl Access {
 impl Judge {
     fn may(&self, scope: &Scope, token: &SecretString, path: &str, need: Need) -> Result<Verdict> {
         let reader = reader(token);
-        let life = self.life(scope, token, &reader)?;
-        let now = self.clock.now();
-        // What was said while it lived is no answer any more.
-        let since = match life {
-            Some(Life { ends: Some(ends) }) if Duration::from_secs(ends) <= now => Duration::from_secs(ends),
-            _ => Duration::ZERO,
-        };
-        let word = need.word();
-        let question = format!("may/{reader}/{word}/{}", path.trim_end_matches('/'));
-        let found = self.verdicts.look_by(scope, &question, since, &|scope: &Scope| {
-            let words = self.vault.within(scope).capabilities_of(token, path)?;
-            Ok(words.map(|words| words.join(",").into_bytes()))
-        })?;
-        if found.freshness == Freshness::Stale && (since > Duration::ZERO || life.is_none()) {
-            return fail(
-                Kind::Unreachable,
-                "the origin is away, and the reader's token is at its end, or how long it lives is not known",
-            );
-        }
-        let Some(words) = found.answer else {
+        let Some(life) = self.life(scope, token, &reader)? else {
             return Ok(Verdict::Unknown);
+        };
+        if life.is_bound {
+            return Ok(Verdict::Bound);
+        }
+        let word = need.word();
+        // Of a fixed length, however long the path is.
+        let place = Hash::of(path.trim_end_matches('/').as_bytes());
+        let question = format!("may/{reader}/{word}/{place}");
+        let found = self
+            .verdicts
+            .look_by(scope, &question, Duration::ZERO, &|scope: &Scope| {
+                let words = self.vault.within(scope).capabilities_of(token, path)?;
+                Ok(words.map(|words| words.join(",").into_bytes()))
+            })?;
+        let Some(words) = found.answer else {
+            return Ok(Verdict::Denied);
         };
         let words = String::from_utf8(words).unwrap_or_default();
         let says = |wanted: &str| words.split(',').any(|word| word == wanted);
@@ -117,26 +126,37 @@ impl Judge {
         }
     }
 
-    /// How long the token lives, if that is known: one that may not look itself up has no known end. When the end that was
-    /// known has come, the origin is asked again, since tokens are renewed.
+    /// What is known of a token that lives; `None` for any other. When the end that was known has come, the origin is asked
+    /// again, since tokens are renewed.
+    ///
+    /// # Errors
+    /// If the origin is away, and nothing is known, or only of a life that is over.
     fn life(&self, scope: &Scope, token: &SecretString, reader: &str) -> Result<Option<Life>> {
         let ask = |scope: &Scope| match self.vault.within(scope).read_as(token, LOOKUP)? {
-            reply if reply.status == 200 => Ok(life(&reply)),
+            reply if reply.status == 200 => life(&reply).map(Some),
             _ => Ok(None),
         };
-        let question = format!("lives/{reader}");
-        let look = |since| match self.verdicts.look_by(scope, &question, since, &ask) {
-            Ok(found) => Ok(found.answer.and_then(|life| serde_json::from_slice::<Life>(&life).ok())),
-            // What it may do is not known either then, or known from before and not to be trusted for longer than a lifetime.
-            Err(error) if error.kind() != Kind::Stopped => Ok(None),
-            Err(error) => Err(error),
-        };
-        let known = look(Duration::ZERO)?;
-        match &known {
-            Some(Life { ends: Some(ends) }) if Duration::from_secs(*ends) <= self.clock.now() => {
-                look(Duration::from_secs(*ends))
+        let look = |since| {
+            let found = self.lives.look_by(scope, reader, since, &ask)?;
+            let life = found.answer.map(|life| serde_json::from_slice::<Life>(&life));
+            match life.transpose() {
+                Ok(life) => Ok((life, found.freshness)),
+                Err(_) => fail(Kind::Corrupt, "what is held of a reader's token can't be read"),
             }
-            _ => Ok(known),
+        };
+        let now = self.clock.now();
+        let known = match look(Duration::ZERO)?.0 {
+            Some(life) if life.is_over(now) => life,
+            life => return Ok(life),
+        };
+        // By the origin's clock it may live a little longer: then it is asked again and again.
+        let since = Duration::from_secs(known.ends.unwrap_or_default()).max(now.saturating_sub(RECHECK));
+        match look(since)? {
+            (Some(_), Freshness::Stale) => fail(
+                Kind::Unreachable,
+                "the origin is away, and the reader's token is at its end",
+            ),
+            (life, _) => Ok(life),
         }
     }
 
@@ -153,15 +173,11 @@ impl Judge {
                 let reply = self.vault.within(scope).read_as(token, path)?;
                 Ok(Some(held(reply.status, &reply.body)))
             })?;
-        if found.freshness == Freshness::Stale {
-            let life = self.life(scope, token, &reader)?;
-            let lives = life.is_some_and(|life| life.ends.is_none_or(|ends| self.clock.now().as_secs() < ends));
-            if !lives {
-                return fail(
-                    Kind::Unreachable,
-                    "the origin is away, and the reader's token is at its end",
-                );
-            }
+        if found.freshness == Freshness::Stale && self.life(scope, token, &reader)?.is_none() {
+            return fail(
+                Kind::Unreachable,
+                "the origin is away, and the reader's token is not known to live",
+            );
         }
         Ok(Found {
             answer: said(&found.answer.unwrap_or_default())?,
@@ -171,21 +187,32 @@ impl Judge {
     }
 }
 
+/// How often the origin is asked about a token that should be at its end and is not.
+const RECHECK: Duration = Duration::from_secs(1);
 /// Where a token is looked up by itself.
 pub const LOOKUP: &str = "auth/token/lookup-self";
 
 /// The life in the answer to that, as it is held.
-fn life(reply: &Reply) -> Option<Vec<u8>> {
+fn life(reply: &Reply) -> Result<Vec<u8>> {
     #[derive(Deserialize)]
     struct Data {
         expire_time: Option<String>,
+        #[serde(default)]
+        num_uses: u64,
+        #[serde(default)]
+        bound_cidrs: Option<Vec<String>>,
     }
-    let data: Data = crate::vault::data(reply).ok()?;
+    let unlike = || Error::new(Kind::Protocol, "what the origin says of a reader's token can't be read");
+    let data: Data = crate::vault::data(reply)?;
     let ends = match data.expire_time {
         None => None,
-        Some(text) => Some(u64::try_from(time::parse(&text)?.as_second()).ok()?),
+        Some(text) => {
+            let time = time::parse(&text).ok_or_else(unlike)?;
+            Some(u64::try_from(time.as_second()).map_err(|_| unlike())?)
+        }
     };
-    serde_json::to_vec(&Life { ends }).ok()
+    let is_bound = data.num_uses > 0 || data.bound_cidrs.is_some_and(|networks| !networks.is_empty());
+    serde_json::to_vec(&Life { ends, is_bound }).map_err(|_| unlike())
 }
 
 impl Need {

@@ -140,9 +140,9 @@ pub fn follow(store: &InfoStore, watch: &Watch, scope: &Scope, changed: &dyn Fn(
 fn look(store: &InfoStore, scope: &Scope, seen: &mut Option<Seen>) -> Result<Option<Changed>> {
     store.consistent(scope, None, |snapshot| {
         // With another number of buckets none of them is like one from before.
-        let before = seen.take_if(|before| before.index.len() != snapshot.index.len());
-        let differing = match seen.as_ref().map(|before| before.index.differing(&snapshot.index)) {
-            Some(differing) => differing?,
+        let is_alike = |before: &&mut Seen| before.index.len() == snapshot.index.len();
+        let differing = match seen.as_mut().filter(is_alike) {
+            Some(before) => before.index.differing(&snapshot.index)?,
             None => (0..snapshot.index.len()).collect(),
         };
         let mut loaded = Vec::with_capacity(differing.len());
@@ -150,8 +150,8 @@ fn look(store: &InfoStore, scope: &Scope, seen: &mut Option<Seen>) -> Result<Opt
             loaded.push((n, bucket));
             Ok(())
         })?;
-        let Some(known) = seen else {
-            *seen = Some(Seen {
+        let Some(known) = seen.as_mut().filter(is_alike) else {
+            let before = seen.replace(Seen {
                 index: snapshot.index.clone(),
                 buckets: loaded.into_iter().map(|(_, bucket)| bucket).collect(),
             });

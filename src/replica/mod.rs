@@ -32,6 +32,8 @@ pub use serve::Serving;
 
 /// How long one request may take.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// ... and how long the origin may take to say what it is: whoever asks wants to know how the replica is.
+const SEAL_LIMIT: Duration = Duration::from_secs(1);
 /// A path that no known mount holds may be of a new one: the mounts are asked again, but not more often than this.
 const MOUNTS_PAUSE: Duration = Duration::from_secs(10);
 
@@ -106,16 +108,27 @@ impl Replica {
         )
     }
 
+    /// What an error names is for the log: whoever asked may be anybody.
     fn explain(&self, error: &Error) -> Answer {
-        let status = match error.kind() {
+        let origin = &self.origin;
+        match error.kind() {
             Kind::Denied => {
                 log::warn!("replica: its own token may not read what a reader may: {error}");
-                return body::lacking();
+                body::lacking()
             }
-            Kind::Refused | Kind::NotFound | Kind::Protocol => 502,
-            _ => 503,
-        };
-        body::errors(status, &[&error.to_string()])
+            Kind::Refused | Kind::NotFound | Kind::Protocol | Kind::Conflict => {
+                log::warn!("replica: {error}");
+                body::errors(
+                    502,
+                    &[&format!("the origin, {origin}, gives no answer that can be passed on")],
+                )
+            }
+            _ => {
+                log::debug!("replica: {error}");
+                let why = format!("the origin, {origin}, is away, and nothing is held of this that may still be used");
+                body::errors(503, &[&why])
+            }
+        }
     }
 
     fn told(&self, scope: &Scope, asked: &Asked, route: Route) -> Result<Told> {
@@ -134,6 +147,10 @@ impl Replica {
             (Ok(namespace), Ok(token)) => (namespace, token),
             (Err(why), _) | (_, Err(why)) => return Ok(fresh(body::errors(400, &[why]))),
         };
+        if asked.header("X-Vault-Wrap-TTL").is_some() {
+            let why = format!("a read replica wraps no answers: ask the origin, {}", self.origin);
+            return Ok(fresh(body::errors(400, &[&why])));
+        }
         if namespace.is_some_and(|namespace| namespace.trim_matches('/') != self.namespace) {
             return Ok(fresh(body::absent()));
         }
@@ -156,10 +173,21 @@ impl Replica {
             Route::Read { path, .. } => (path, Need::Read),
             _ => return Ok(fresh(body::absent())),
         };
+        if path.trim() != path {
+            // The origin judges such a path without its blanks.
+            return Ok(fresh(body::errors(
+                400,
+                &["who may read a path that ends with a blank can't be told"],
+            )));
+        }
         match self.access.may(scope, token, path, need)? {
             Verdict::Allowed => {}
             Verdict::Denied => return Ok(fresh(body::lacking())),
             Verdict::Unknown => return Ok(fresh(body::denied())),
+            Verdict::Bound => {
+                let why = "a token that is bound to addresses or to a number of uses is none for a read replica: ask the origin";
+                return Ok(fresh(body::errors(403, &[why])));
+            }
         }
         match self.sort(scope, route)? {
             Some(Route::Read { path, version }) => {
@@ -213,7 +241,12 @@ impl Replica {
     /// The same, not before `since`.
     fn ask_since(&self, scope: &Scope, question: &Question, since: Duration) -> Result<Found<Option<Said>>> {
         let since = since.max(self.changes.of(question));
-        let found = self.answers.look(scope, &question.key(), since)?;
+        let key = question.key();
+        let found = self.answers.look(scope, &key, since)?;
+        if found.answer.is_none() && matches!(question, Question::Read(_, 1..)) {
+            // There are more numbers than there is room for.
+            self.answers.forget(scope, &key)?;
+        }
         let Found { answer, freshness, age } = found;
         let answer = match (answer, question) {
             (Some(entry), Question::List(_)) => Some((200, entry.value)),
@@ -245,7 +278,8 @@ impl Replica {
 
     /// What the origin was when it was last asked.
     fn seal(&self, scope: &Scope) -> Value {
-        let found = self.answers.look(scope, &Question::Seal.key(), Duration::ZERO);
+        let scope = scope.within(SEAL_LIMIT);
+        let found = self.answers.look(&scope, &Question::Seal.key(), Duration::ZERO);
         let body = found.ok().and_then(|found| said(&found.answer?.value).ok());
         body.and_then(|(_, body)| serde_json::from_slice(&body).ok())
             .unwrap_or_default()

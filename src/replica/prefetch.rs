@@ -19,6 +19,9 @@ const WORKERS: usize = 8;
 /// The pause after a round in which something failed.
 const RETRY: Duration = Duration::from_secs(15);
 
+/// What lies deeper than this, in bytes of its path, can hardly be asked for.
+const LONGEST_PATH: usize = 8 * 1024;
+
 /// Reads data paths again and again.
 pub struct Prefetch<'a> {
     replica: &'a Replica,
@@ -103,26 +106,36 @@ impl<'a> Prefetch<'a> {
         }))
     }
 
+    /// All that lies in and below a folder. What is still to do is on no stack of the machine's: whoever may write may nest
+    /// folders as deep as names are long.
     fn folder(&self, scope: &Scope, (folder, data): (&str, &str), since: Duration, round: &mut Round) {
-        let names = match self.replica.ask_since(scope, &Question::List(folder), since) {
-            Ok(found) => found.answer.map(|(_, names)| names).unwrap_or_default(),
-            Err(error) => return round.add(Err(error)),
-        };
-        round.add(Ok(()));
-        let names = String::from_utf8(names).unwrap_or_default();
-        let (folders, secrets): (Vec<&str>, Vec<&str>) = names
-            .split('\n')
-            .filter(|name| !name.is_empty())
-            .partition(|name| name.ends_with('/'));
-        self.secrets(scope, data, &secrets, since, round);
-        for name in folders {
-            if scope.done().is_none() {
-                self.folder(
-                    scope,
-                    (&format!("{folder}{name}"), &format!("{data}{name}")),
-                    since,
-                    round,
-                );
+        let mut open = vec![(folder.to_string(), data.to_string())];
+        while let Some((folder, data)) = open.pop() {
+            if scope.done().is_some() {
+                return;
+            }
+            let names = match self.replica.ask_since(scope, &Question::List(&folder), since) {
+                Ok(found) => found.answer.map(|(_, names)| names).unwrap_or_default(),
+                Err(error) => {
+                    round.add(Err(error));
+                    continue;
+                }
+            };
+            round.add(Ok(()));
+            let names = String::from_utf8(names).unwrap_or_default();
+            let (folders, secrets): (Vec<&str>, Vec<&str>) = names
+                .split('\n')
+                .filter(|name| !name.is_empty())
+                .partition(|name| name.ends_with('/'));
+            self.secrets(scope, &data, &secrets, since, round);
+            for name in folders {
+                match folder.len() + name.len() <= LONGEST_PATH {
+                    true => open.push((format!("{folder}{name}"), format!("{data}{name}"))),
+                    false => round.add(fail(
+                        Kind::Refused,
+                        format!("a folder below {} is nested too deep", self.paths[0]),
+                    )),
+                }
             }
         }
     }

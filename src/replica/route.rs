@@ -131,6 +131,7 @@ impl Query {
             let bad = |_| Refusal::Bad("a parameter that should be a number is none");
             match name {
                 "list" => query.is_list = value == "true" || value == "1",
+                "scan" if value == "true" || value == "1" => return Err(Refusal::Unknown),
                 "version" => query.version = value.parse().map_err(bad)?,
                 "after" => query.after = value.into_owned(),
                 // What Vault takes for all.
@@ -220,6 +221,7 @@ mod tests {
             ("GET", "/ui/", "", Some(Unknown)),
             ("GET", "/v2/secret/data/a", "", Some(Unknown)),
             ("GET", "/v1/secret/data/a/", "", Some(Unknown)),
+            ("GET", "/v1/secret/metadata/a", "scan=true", Some(Unknown)),
             ("GET", "/v1/", "", None),
             ("GET", "/v1//secret/data/a", "", None),
             ("GET", "/v1/secret//data/a", "", None),

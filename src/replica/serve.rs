@@ -50,10 +50,12 @@ impl Serving {
             Readers::Hashes(hashes) => Access::Tokens(hashes.iter().copied().collect()),
             Readers::Origin => {
                 let verdicts = held(&settings, ".readers", MOST_VERDICTS, VERDICT_BYTES);
+                let lives = held(&settings, ".tokens", MOST_VERDICTS, VERDICT_BYTES);
                 let lookups = Arc::new(Memory::new(MOST_VERDICTS, VERDICT_BYTES));
                 Access::Origin(Box::new(Judge {
                     vault: vault.clone(),
                     verdicts: replica(verdicts.context(|| "replica.local.file")?, settings.max_stale_auth),
+                    lives: replica(lives.context(|| "replica.local.file")?, settings.max_stale_auth),
                     lookups: replica(lookups, settings.max_stale_auth),
                     clock: clock.clone(),
                 }))

@@ -6,7 +6,8 @@
 //! moment, the backend is asked once. No lock is held while it, or `local`, is asked. While it is away it is asked now and then,
 //! and nobody who could have an old answer waits long for a new one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,11 +25,14 @@ const TOLD: &str = "told/";
 /// ... and what was put and deleted here.
 const OWN: &str = "own/";
 
-/// How long a new answer is waited for where there is an old one.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a new answer is waited for where there is an old one: by whoever asks for it, and by all others who want it.
+const ASKING: Duration = Duration::from_secs(5);
+const WAITING: Duration = Duration::from_secs(1);
 /// For how long a backend that was away is taken to be so; doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// That many questions without an answer in time, and no other answer in between, mean that the backend is away.
+const MOST_LATE: usize = 3;
 
 /// Tells the time: since the Unix epoch, and never back.
 pub trait Clock: Send + Sync {
@@ -36,11 +40,13 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Duration;
 }
 
-/// The machine's time when the process began, and what has passed since: if the machine's clock is set meanwhile, this one
-/// goes on.
+/// The machine's time, or what has passed since the process began if that is more: a clock that is put back moves nothing, and
+/// a machine that slept is as late as it is.
 pub struct SystemClock {
     epoch: Duration,
     began: Instant,
+    /// In milliseconds since the epoch.
+    last: AtomicU64,
 }
 
 impl SystemClock {
@@ -49,13 +55,17 @@ impl SystemClock {
         SystemClock {
             epoch: time::since_epoch(),
             began: Instant::now(),
+            last: AtomicU64::new(0),
         }
     }
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Duration {
-        self.epoch + self.began.elapsed()
+        let now = time::since_epoch().max(self.epoch + self.began.elapsed());
+        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let last = self.last.fetch_max(millis, Ordering::Relaxed);
+        Duration::from_millis(millis.max(last))
     }
 }
 
@@ -72,17 +82,24 @@ pub struct LocalReplica {
     clock: Arc<dyn Clock>,
     /// Questions on their way to the backend.
     flights: Mutex<HashMap<String, Flight>>,
-    /// Why the backend need not be asked at this moment.
-    away: Mutex<Option<Away>>,
+    health: Mutex<Health>,
 }
 
 /// A backend that is away.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Away {
-    why: (Kind, String),
+    kind: Kind,
     /// When it is asked again.
     until: Duration,
     pause: Duration,
+}
+
+/// What is known of the backend as a whole.
+#[derive(Default)]
+struct Health {
+    away: Option<Away>,
+    /// Questions that had no answer in time, since there was one to any.
+    late: BTreeSet<String>,
 }
 
 /// Asks for what is not held.
@@ -199,7 +216,7 @@ impl LocalReplica {
             max_stale,
             clock,
             flights: Mutex::default(),
-            away: Mutex::default(),
+            health: Mutex::default(),
         }
     }
 
@@ -304,20 +321,32 @@ impl LocalReplica {
             Some(fresh) if self.is_fresh(&fresh, since) => return Ok((fresh, Freshness::Hit)),
             held => held.is_some_and(|old| self.age(&old) <= self.max_stale),
         };
-        let narrow = scope.within(PATIENCE);
-        let (kind, why) = match self.asked(if has_old { &narrow } else { scope }, question, since, ask) {
+        let (kind, why) = match self.asked(scope, question, (since, has_old), ask) {
             Ok((asked, Ok(answer))) => return Ok((Record { asked, answer }, Freshness::Miss)),
             Ok((_, Err(away))) => away,
             Err(error) => (error.kind(), error.to_string()),
         };
+        if !is_away(kind) {
+            // It was the backend's word, and must not be undone when that goes away.
+            self.local.delete(scope, question)?;
+            return fail(kind, why);
+        }
         match self.held(scope, question)? {
-            Some(stale) if is_away(kind) && self.age(&stale) <= self.max_stale => Ok((stale, Freshness::Stale)),
+            Some(stale) if self.age(&stale) <= self.max_stale => Ok((stale, Freshness::Stale)),
             _ => fail(kind, why),
         }
     }
 
     /// What the backend says, and when it was asked; not before `since`.
-    fn asked(&self, scope: &Scope, question: &str, since: Duration, ask: &Ask) -> Result<(Duration, Outcome)> {
+    fn asked(
+        &self,
+        scope: &Scope,
+        question: &str,
+        (since, has_old): (Duration, bool),
+        ask: &Ask,
+    ) -> Result<(Duration, Outcome)> {
+        let within = |limit: Duration| if has_old { scope.within(limit) } else { scope.clone() };
+        let (asking, waiting) = (within(ASKING), within(WAITING));
         loop {
             let (flight, pilot) = self.board(question);
             if let Some(pilot) = pilot {
@@ -326,7 +355,7 @@ impl LocalReplica {
                 if let Some(held) = held {
                     return Ok((held.asked, Ok(held.answer)));
                 }
-                let outcome = self.outcome(scope, ask);
+                let outcome = self.outcome(&asking, (question, has_old), ask);
                 if let Ok(answer) = &outcome {
                     let record = Record {
                         asked: flight.began,
@@ -339,8 +368,8 @@ impl LocalReplica {
                 let _ = pilot.outcome.set(outcome.clone());
                 return Ok((flight.began, outcome));
             }
-            if scope.wait(&flight.landed) && flight.outcome.get().is_none() {
-                scope.check()?;
+            if waiting.wait(&flight.landed) && flight.outcome.get().is_none() {
+                waiting.check()?;
             }
             if let Some(outcome) = flight.outcome.get().filter(|_| flight.began >= since) {
                 return Ok((flight.began, outcome.clone()));
@@ -348,33 +377,53 @@ impl LocalReplica {
         }
     }
 
-    /// What the backend says, if it is worth asking.
-    fn outcome(&self, scope: &Scope, ask: &Ask) -> Outcome {
-        let before = self.away().clone();
-        if let Some(away) = before.as_ref().filter(|away| self.clock.now() < away.until) {
-            return Err(away.why.clone());
+    /// What the backend says, if it is worth asking: for whoever has nothing else, it always is.
+    fn outcome(&self, scope: &Scope, (question, has_old): (&str, bool), ask: &Ask) -> Outcome {
+        let before = self.health().away;
+        if let Some(away) = before.filter(|away| has_old && self.clock.now() < away.until) {
+            // Why it is, another question has been told.
+            return Err((away.kind, format!("{} is away", self.backend.place())));
         }
         let outcome = ask(scope).map_err(|error| (error.kind(), error.to_string()));
-        let why = match &outcome {
-            // What is the matter with one key alone says nothing of others.
-            Err((kind, _)) if !is_unreachable(*kind) => return outcome,
-            Err(why) => why.clone(),
+        let mut health = self.health();
+        let kind = match &outcome {
             Ok(_) => {
-                *self.away() = None;
+                *health = Health::default();
                 return outcome;
             }
+            Err((kind, _)) => *kind,
         };
-        let pause = before.map_or(FIRST_PAUSE, |before| LONGEST_PAUSE.min(2 * before.pause));
-        *self.away() = Some(Away {
-            why,
-            until: self.clock.now() + pause,
-            pause,
-        });
+        let is_away = match kind {
+            Kind::Unreachable | Kind::Sealed => true,
+            Kind::Timeout => {
+                health.late.insert(question.to_string());
+                health.late.len() >= MOST_LATE
+            }
+            // What is the matter with one question says nothing of others.
+            _ => false,
+        };
+        if is_away {
+            health.late.clear();
+            let pause = before.map_or(FIRST_PAUSE, |before| LONGEST_PAUSE.min(2 * before.pause));
+            health.away = Some(Away {
+                kind,
+                until: self.clock.now() + pause,
+                pause,
+            });
+        }
         outcome
     }
 
-    fn away(&self) -> MutexGuard<'_, Option<Away>> {
-        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds no more what was said of `key`.
+    ///
+    /// # Errors
+    /// If it may still be held.
+    pub fn forget(&self, scope: &Scope, key: &str) -> Result<()> {
+        self.local.delete(scope, &format!("{SAID}{key}"))
     }
 
     /// The question's flight; with the pilot's seat, if there was none yet.
@@ -440,11 +489,6 @@ fn is_away(kind: Kind) -> bool {
     }
 }
 
-/// Whether such an error is one of the backend as a whole.
-fn is_unreachable(kind: Kind) -> bool {
-    matches!(kind, Kind::Unreachable | Kind::Sealed | Kind::Limited | Kind::Timeout)
-}
-
 impl Backend for LocalReplica {
     fn put(&self, scope: &Scope, entry: Entry) -> Result<()> {
         self.hold_own(scope, &entry.key, Some(entry.value))
@@ -470,7 +514,7 @@ impl Backend for LocalReplica {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::thread;
 
     use super::*;
@@ -683,7 +727,6 @@ mod tests {
             asked
         };
         assert_eq!((asked("a"), asked("a"), asked("b")), (1, 0, 0));
-        assert!(scene.replica.look(&scene.scope, "unknown", Duration::ZERO).is_err());
         scene.pass(FIRST_PAUSE);
         assert_eq!((asked("b"), asked("a")), (1, 0));
         scene.pass(FIRST_PAUSE);
@@ -712,14 +755,47 @@ mod tests {
         let (_open, gate) = bounded(0);
         *scene.far.gate.lock().unwrap() = Some(gate);
         scene.go_away(true);
-        let began = Instant::now();
-        assert_eq!(scene.look("a").1, Freshness::Stale);
-        assert!(began.elapsed() < Duration::from_secs(20));
-        assert_eq!(
-            scene.look("a"),
-            (value("1"), Freshness::Stale, 300, 0),
-            "and the next one not at all"
-        );
+        thread::scope(|threads| {
+            let asking = threads.spawn(|| scene.look("a").1);
+            while scene.far.asked.load(Ordering::SeqCst) == 1 {
+                thread::yield_now();
+            }
+            // It is asked already, and this one only waits for it.
+            let began = Instant::now();
+            assert_eq!(scene.look("a").1, Freshness::Stale);
+            assert!(began.elapsed() < ASKING);
+            assert_eq!(asking.join().unwrap(), Freshness::Stale);
+        });
+    }
+
+    #[test]
+    fn one_question_that_takes_too_long_says_nothing_of_others() {
+        let scene = Scene::failing_with(Kind::Timeout);
+        let keys = ["a", "b", "c", "d"];
+        for key in keys {
+            scene.far_put(key, "1");
+            scene.look(key);
+        }
+        scene.go_away(true);
+        scene.pass(LIFETIME);
+        for _ in 0..5 {
+            assert_eq!(scene.look("a").3, 1);
+        }
+        assert_eq!(keys.map(|key| scene.look(key).3), [1, 1, 1, 0], "but three do");
+    }
+
+    #[test]
+    fn an_error_is_told_only_to_who_asked() {
+        let scene = Scene::new();
+        scene.far_put("a", "1");
+        scene.look("a");
+        scene.go_away(true);
+        let unseen = "a name that others should not see";
+        assert!(scene.replica.look(&scene.scope, unseen, Duration::ZERO).is_err());
+        let away = scene
+            .replica
+            .outcome(&scene.scope, ("said/a", true), &|_: &Scope| Ok(None));
+        assert_eq!(away, Err((Kind::Unreachable, "far away is away".to_string())));
     }
 
     #[test]
@@ -731,6 +807,10 @@ mod tests {
         scene.pass(LIFETIME);
         let refused = scene.replica.look(&scene.scope, "a", Duration::ZERO);
         assert_eq!(refused.unwrap_err().kind(), Kind::Denied);
+        assert!(
+            scene.replica.held(&scene.scope, "said/a").unwrap().is_none(),
+            "and is not undone later"
+        );
     }
 
     #[test]

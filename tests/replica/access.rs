@@ -197,3 +197,91 @@ fn tokens_are_in_no_log() {
         );
     }
 }
+
+#[test]
+fn a_token_that_has_come_to_its_end_reads_no_more() {
+    let scene = Scene::with(json!({ "cacheLifetime": "1h" }));
+    scene.mount.put("app", json!({ "n": 1 }));
+    scene.mount.put("other", json!({ "n": 1 }));
+    let server = crate::common::vault_server::origin();
+    let name = crate::common::unique_for_test().replace('/', "-");
+    server.policy(&name, &replica_policy(&scene.mount));
+    let short = server.create_token(&[&name], "2s", json!({}));
+    let ask = |key: &str| get(&scene.replica.with_token(&short), &scene.mount.data_path(key)).status;
+    assert_eq!((ask("app"), ask("other")), (200, 200));
+    wait::until("it is at its end", wait::SOON, || match ask("app") {
+        403 => Ok(()),
+        status => Err(status.to_string()),
+    });
+    assert_eq!((ask("app"), ask("other")), (403, 403));
+}
+
+/// Of these the replica could not keep the promises that the origin makes.
+#[test]
+fn tokens_that_are_bound_to_addresses_or_to_uses_are_refused() {
+    let scene = Scene::start();
+    scene.mount.put("app", json!({ "n": 1 }));
+    let server = crate::common::vault_server::origin();
+    let name = crate::common::unique_for_test().replace('/', "-");
+    server.policy(&name, &replica_policy(&scene.mount));
+    for is_bound_to_addresses in [false, true] {
+        let token = match is_bound_to_addresses {
+            false => server.create_token(&[&name], "1h", json!({ "num_uses": 9 })),
+            true => {
+                let role = format!("auth/token/roles/{name}");
+                let rules = json!({ "token_bound_cidrs": ["127.0.0.1/32"], "orphan": true });
+                server.ok("POST", &role, Some(&rules));
+                let body = json!({ "policies": [name] });
+                let answer = server.ok("POST", &format!("auth/token/create/{name}"), Some(&body));
+                answer["auth"]["client_token"].as_str().unwrap().to_string()
+            }
+        };
+        let answer = get(&scene.replica.with_token(&token), &scene.mount.data_path("app"));
+        assert_eq!(answer.status, 403, "{}", answer.text());
+        assert!(
+            answer.text().contains("is none for a read replica"),
+            "{}",
+            answer.text()
+        );
+    }
+}
+
+/// What one reader asks for is nobody else's to know.
+#[test]
+fn no_path_of_a_readers_is_told_to_others() {
+    let scene = Scene::with(json!({ "cacheLifetime": "200ms" }));
+    scene.mount.put("app", json!({ "n": 1 }));
+    assert_eq!(scene.read("app").status, 200);
+    scene.proxy.refuse();
+    wait::until("it is stale", wait::SOON, || {
+        (cache(&scene.read("app")) == "stale").then_some(())
+    });
+    assert_eq!(scene.read("merger-with-acme").status, 503);
+    for token in ["made-up", scene.replica.token.as_str()] {
+        let answer = get(&scene.replica.with_token(token), &scene.mount.data_path("else"));
+        assert_eq!(answer.status, 503);
+        assert!(!answer.text().contains("acme"), "{}", answer.text());
+    }
+}
+
+/// Whoever has no token of the origin's must not take the room that readers need.
+#[test]
+fn strangers_and_versions_that_are_not_there_fill_nothing() {
+    let scene = Scene::with(json!({ "maxEntries": 20, "cacheLifetime": "300ms" }));
+    scene.mount.put("app", json!({ "n": 1 }));
+    assert_eq!(scene.read("app").status, 200);
+    for version in 2..60 {
+        let target = format!("/v1/{}?version={version}", scene.mount.data_path("app"));
+        assert_eq!(scene.replica.send("GET", &target, &[], None).unwrap().status, 404);
+        let path = scene.mount.data_path(&format!("nothing{version}"));
+        assert_eq!(
+            get(&scene.replica.with_token(&format!("made-up-{version}")), &path).status,
+            403
+        );
+    }
+    scene.proxy.refuse();
+    wait::until("it is stale", wait::SOON, || {
+        (cache(&scene.read("app")) == "stale").then_some(())
+    });
+    assert_eq!(scene.read("app").status, 200);
+}

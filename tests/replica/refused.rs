@@ -171,3 +171,41 @@ fn mistakes_in_the_configuration_are_named() {
         .expect_code(2)
         .expect_stderr("origin.vault.address: is missing");
 }
+
+#[test]
+fn what_only_the_origin_can_do_is_not_done_otherwise() {
+    let scene = Scene::start();
+    scene.mount.put("app", json!({ "n": 1 }));
+    scene.mount.put("tail ", json!({ "n": 1 }));
+    let target = format!("/v1/{}", scene.mount.data_path("app"));
+    let wrapped = scene
+        .replica
+        .send("GET", &target, &[("X-Vault-Wrap-TTL", "60s")], None)
+        .unwrap();
+    assert_eq!(wrapped.status, 400);
+    assert!(!wrapped.text().contains("\"n\""));
+    let twice = [("X-Vault-Token", scene.replica.token.as_str())];
+    assert_eq!(
+        scene.replica.send("GET", &target, &twice, None).unwrap().status,
+        400,
+        "two tokens"
+    );
+    assert_eq!(get(&scene.replica, &scene.mount.data_path("tail ")).status, 400);
+    let scan = format!("/v1/{}?scan=true", scene.mount.metadata_path("app"));
+    assert_eq!(scene.replica.send("GET", &scan, &[], None).unwrap().status, 404);
+}
+
+#[test]
+fn folders_as_deep_as_names_are_long_crash_nothing() {
+    let server = vault_server::origin();
+    let mut scene = Scene::start();
+    let deep = format!("deep/{}z", "a/".repeat(800));
+    scene.mount.put(&deep, json!({ "n": 1 }));
+    scene.mount.put("deep/b", json!({ "n": 1 }));
+    scene.config["replica"]["prefetch"] = json!([format!("{}deep/", &*scene.mount)]);
+    scene.vsync.set_config(&scene.config);
+    scene.restart();
+    scene.daemon.wait_for_stderr("secrets and folders are held");
+    assert_eq!(scene.asked(&deep), 1);
+    assert_eq!(server.health(), Ok(200));
+}
