@@ -26,7 +26,7 @@ test: static
 	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}" cargo test --locked
 
 # How long cycles and single changes take with the static binary, and what they cost, beside the least that the same servers need for it, in about
-# ten minutes; then what sync info costs with no server in the way. Arguments, for the former:
+# a quarter of an hour; then what sync info costs with no server in the way. Arguments, for the former:
 # make bench BENCH_ARGS='--parts cycles,latency --secrets 1000' (or --help); a million secrets take half an hour and 10 GB:
 # BENCH_ARGS='--parts large --secrets 1000000 --minutes 90'.
 bench: static
