@@ -64,11 +64,13 @@ impl Kept {
     }
 }
 
-/// Takes out of a plan what was refused before and is still the same.
+/// Takes out of a plan what was refused before and is still the same. It counts as failed all the same: the destination is
+/// not as it should be.
 pub fn spare(plan: &mut Plan, refused: &Refusals, tally: &Tally) {
     let is_news = |path: &str, insight: Option<&Insight>, is_known| {
         let is_news = refused.get(path).is_none_or(|known| known.as_ref() != insight);
         Tally::add(&tally.stuck, u64::from(!is_news && is_known));
+        Tally::add(&tally.spared, u64::from(!is_news));
         is_news
     };
     plan.writes

@@ -283,7 +283,7 @@ fn conduct(
         }),
     };
     heard.problems.iter().for_each(|problem| report.add(problem));
-    report.failed = heard.failures;
+    report.failed = heard.failures + tally.spared.load(Ordering::Relaxed);
     report.finish(&tally, since);
     report.requests = requests_since(before, servers.requests());
     report.ended_by = heard.ended_by;

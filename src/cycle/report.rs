@@ -143,6 +143,8 @@ pub struct Tally {
     pub deleted: AtomicU64,
     /// Known paths that stayed as they were because something failed or was held back.
     pub stuck: AtomicU64,
+    /// Refused before and not tried again in this cycle.
+    pub spared: AtomicU64,
     /// Deletes that were held back.
     pub held: AtomicU64,
     /// Copies left behind.
