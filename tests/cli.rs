@@ -111,7 +111,7 @@ fn mistakes_on_the_command_line_are_named_and_nothing_is_contacted() {
     for (arguments, message) in [
         (
             &["frobnicate"][..],
-            "unknown command frobnicate; the commands are sync, origin, destination, check, plan, verify, status, help",
+            "unknown command frobnicate; the commands are sync, origin, destination, check, plan, verify, status, replica, help",
         ),
         (&["destinaton"], "unknown command destinaton, did you mean destination?"),
         (&["sync", "origin"], "there is more than one command; see `vsync help`"),
@@ -133,7 +133,7 @@ fn mistakes_on_the_command_line_are_named_and_nothing_is_contacted() {
         (&["--once=yes"], "--once takes no value"),
         (
             &["help", "frobnicate"],
-            "unknown command frobnicate; the commands are sync, origin, destination, check, plan, verify, status, help",
+            "unknown command frobnicate; the commands are sync, origin, destination, check, plan, verify, status, replica, help",
         ),
         (&["-c", "missing.json"], "config file missing.json: does not exist"),
         (
