@@ -137,16 +137,8 @@ const EACH: &[Command] = &[
     Command::Status,
     Command::Replica,
 ];
-/// Those that print data.
-const ALL: &[Command] = &[
-    Command::Sync,
-    Command::Origin,
-    Command::Destination,
-    Command::Check,
-    Command::Plan,
-    Command::Verify,
-    Command::Status,
-];
+/// Those that print data: all but the replica, which stands last.
+const ALL: &[Command] = EACH.split_at(EACH.len() - 1).0;
 const CYCLES: &[Command] = &[Command::Sync, Command::Origin, Command::Destination];
 const DELETES: &[Command] = &[
     Command::Sync,

@@ -131,16 +131,7 @@ impl Origin {
             };
             let saver = threads.spawn(move || saver.run(run, &waiting));
             threads.spawn(|| before.get().map(drop));
-            let collection = Collection {
-                run,
-                vault: &self.vault,
-                settings: &self.settings,
-                data_paths: &place.data_paths,
-                previous: &before,
-                info: &info,
-                surveyed: &self.surveyed,
-            };
-            collection.collect();
+            self.collect(run, &place, &before, &info);
             let previous = before.get()?;
             run.check()?;
             held = Some(self.settle(run, &place, previous, &info, options)?);
@@ -162,6 +153,20 @@ impl Origin {
             kept.replace(Live::new(found, place, own.clone(), while_locked));
         }
         Ok(report.result)
+    }
+
+    /// Puts into `info` what is there.
+    fn collect(&self, run: &Run, place: &Place, previous: &Before, info: &SyncInfo) {
+        let collection = Collection {
+            run,
+            vault: &self.vault,
+            settings: &self.settings,
+            data_paths: &place.data_paths,
+            previous,
+            info,
+            surveyed: &self.surveyed,
+        };
+        collection.collect();
     }
 
     /// What has to be as it was for what is found now to say anything of the secrets that were found before.

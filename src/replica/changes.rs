@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use super::source::Question;
 use crate::error::Result;
+use crate::http::backoff;
 use crate::scope::Scope;
 use crate::store::{InfoStore, Since, Watch};
 use crate::sync_info::{Bucket, Index, Known};
 
 /// More changes than these are not told apart: everything has changed then.
 const MOST_CHANGES: usize = 100_000;
-/// The pause after a look that failed; doubled each time up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause after a look that failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What is not as it was.
@@ -111,23 +111,32 @@ struct Seen {
 pub fn follow(store: &InfoStore, watch: &Watch, scope: &Scope, changed: &dyn Fn(&Changed)) {
     let mut seen: Option<Seen> = None;
     let mut since = Since::default();
-    let mut pause = FIRST_PAUSE;
+    let mut failures = 0;
     while scope.done().is_none() {
-        let looked = watch.look(scope, &mut since);
-        let wait = match looked.and_then(|_| look(store, scope, &mut seen)) {
+        let looked = watch
+            .look(scope, &mut since)
+            .and_then(|_| look(store, scope, &mut seen));
+        let wait = match looked {
             Ok(news) => {
-                if let Some(news) = news {
-                    changed(&news);
+                if failures > 0 {
+                    log::info!("replica: the origin's sync info is followed again");
+                    failures = 0;
                 }
-                pause = FIRST_PAUSE;
-                watch.interval()
+                // Only what brought nothing is paced.
+                let wait = news.as_ref().map_or(watch.interval(), |_| Duration::ZERO);
+                news.iter().for_each(changed);
+                wait
             }
+            Err(_) if scope.done().is_some() => return,
             Err(error) => {
-                if scope.done().is_none() {
-                    log::warn!("replica: follow the origin's sync info: {error}; what is held counts until it expires");
+                match failures {
+                    0 => log::warn!(
+                        "replica: follow the origin's sync info: {error}; until that succeeds what is held counts until it expires"
+                    ),
+                    _ => log::debug!("replica: {error}"),
                 }
-                pause = LONGEST_PAUSE.min(2 * pause);
-                pause
+                failures += 1;
+                backoff(failures, LONGEST_PAUSE)
             }
         };
         if !scope.sleep(wait) {

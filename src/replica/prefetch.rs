@@ -10,8 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Replica;
 use super::mounts::Version;
 use super::source::Question;
-use crate::error::Kind;
-use crate::error::{Error, Result, fail};
+use crate::error::{Error, Kind, Result, fail};
 use crate::scope::Scope;
 
 /// How many secrets are read at the same time.
@@ -108,8 +107,8 @@ impl<'a> Prefetch<'a> {
 
     /// All that lies in and below a folder. What is still to do is on no stack of the machine's: whoever may write may nest
     /// folders as deep as names are long.
-    fn folder(&self, scope: &Scope, (folder, data): (&str, &str), since: Duration, round: &mut Round) {
-        let mut open = vec![(folder.to_string(), data.to_string())];
+    fn folder(&self, scope: &Scope, (root, data): (&str, &str), since: Duration, round: &mut Round) {
+        let mut open = vec![(root.to_string(), data.to_string())];
         while let Some((folder, data)) = open.pop() {
             if scope.done().is_some() {
                 return;
@@ -133,7 +132,7 @@ impl<'a> Prefetch<'a> {
                     true => open.push((format!("{folder}{name}"), format!("{data}{name}"))),
                     false => round.add(fail(
                         Kind::Refused,
-                        format!("a folder below {} is nested too deep", self.paths[0]),
+                        format!("{root} holds folders that are nested too deep"),
                     )),
                 }
             }

@@ -20,9 +20,8 @@ use crate::store::{self, InfoStore, Watch};
 use crate::sync_info::Role;
 use crate::vault::{Vault, with_tokens_kept};
 
-/// What the origin says of who may do what is small, and there are many readers and paths.
-const MOST_VERDICTS: usize = 200_000;
-const VERDICT_BYTES: usize = 64 << 20;
+/// What the origin says of who may do what is small, and there are many readers and paths: so many entries, and bytes.
+const VERDICTS: (usize, usize) = (200_000, 64 << 20);
 
 /// A replica that has its socket.
 pub struct Serving {
@@ -41,22 +40,19 @@ impl Serving {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let vault = Arc::new(Vault::new(settings.vault.clone()));
         let origin: Arc<dyn Backend> = Arc::new(Origin(vault.clone()));
-        let (most, bytes) = (settings.max_entries, settings.max_bytes);
-        let answers = held(&settings, "", most, bytes).context(|| "replica.local.file")?;
-        let (lifetime, max_stale) = (settings.cache_lifetime, settings.max_stale);
-        let replica =
-            |local, max_stale| LocalReplica::new((origin.clone(), local), (lifetime, max_stale), clock.clone());
+        let held = |suffix, room| held(&settings, suffix, room).context(|| "replica.local.file");
+        let answers = held("", (settings.max_entries, settings.max_bytes))?;
+        let limits = (settings.cache_lifetime, settings.max_stale);
+        let answers = LocalReplica::new((origin, answers), limits, clock.clone());
         let access = match &settings.readers {
             Readers::Hashes(hashes) => Access::Tokens(hashes.iter().copied().collect()),
             Readers::Origin => {
-                let verdicts = held(&settings, ".readers", MOST_VERDICTS, VERDICT_BYTES);
-                let lives = held(&settings, ".tokens", MOST_VERDICTS, VERDICT_BYTES);
-                let lookups = Arc::new(Memory::new(MOST_VERDICTS, VERDICT_BYTES));
+                let beside = |local| answers.beside(local, settings.max_stale_auth);
                 Access::Origin(Box::new(Judge {
                     vault: vault.clone(),
-                    verdicts: replica(verdicts.context(|| "replica.local.file")?, settings.max_stale_auth),
-                    lives: replica(lives.context(|| "replica.local.file")?, settings.max_stale_auth),
-                    lookups: replica(lookups, settings.max_stale_auth),
+                    verdicts: beside(held(".readers", VERDICTS)?),
+                    lives: beside(held(".tokens", VERDICTS)?),
+                    lookups: beside(Arc::new(Memory::new(VERDICTS.0, VERDICTS.1))),
                     clock: clock.clone(),
                 }))
             }
@@ -67,7 +63,7 @@ impl Serving {
             None => Duration::ZERO,
         };
         let replica = Replica {
-            answers: replica(answers, max_stale),
+            answers,
             access,
             changes: Changes::since(since),
             clock: clock.clone(),
@@ -126,14 +122,14 @@ impl Serving {
     }
 }
 
-/// Where answers are held: in memory, and in a file beside it if there is to be one.
-fn held(settings: &ReplicaSettings, suffix: &str, most_entries: usize, most_bytes: usize) -> Result<Arc<dyn Backend>> {
+/// Where something is held: in memory, and in a file beside it if there is to be one. There is room for so many entries, and
+/// bytes.
+fn held(settings: &ReplicaSettings, suffix: &str, room: (usize, usize)) -> Result<Arc<dyn Backend>> {
     let Some((file, key_file)) = &settings.local else {
-        return Ok(Arc::new(Memory::new(most_entries, most_bytes)));
+        return Ok(Arc::new(Memory::new(room.0, room.1)));
     };
     let keys = Arc::new(Keys::read(key_file)?);
     let mut path = file.clone().into_os_string();
     path.push(suffix);
-    let file = CacheFile::open(path.into(), keys, (most_entries, most_bytes))?;
-    Ok(Arc::new(file))
+    Ok(Arc::new(CacheFile::open(path.into(), keys, room)?))
 }

@@ -4,15 +4,13 @@
 //! name goes on in a folder below. Files and folders end differently, so that a key and a folder may have one name. A value is
 //! written to a file of its own, which then takes the place of the old one: readers see either. Files are for their owner alone.
 
-use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use percent_encoding::percent_decode_str;
-
+use super::names::{escaped, unescaped};
 use super::{Backend, Entry, ensure_key, ensure_prefix};
 use crate::error::{Error, Kind, Result};
 use crate::scope::Scope;
@@ -188,22 +186,12 @@ fn push(path: &mut PathBuf, name: &str, ending: &str) {
 
 /// ASCII, without what a file system or a shell takes for more than a letter.
 fn encoded(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => encoded.push(char::from(byte)),
-            // Nothing that is written to memory fails.
-            _ => drop(write!(encoded, "%{byte:02x}")),
-        }
-    }
-    encoded
+    escaped(name, '%')
 }
 
 /// `None` for what this module has not written.
 fn decoded(name: &str) -> Option<String> {
-    let decoded = percent_decode_str(name).decode_utf8().ok()?.into_owned();
-    let is_name = !decoded.contains('/') && ensure_key(&decoded).is_ok();
-    (is_name && encoded(&decoded) == name).then_some(decoded)
+    unescaped(name, '%').filter(|decoded| encoded(decoded) == name)
 }
 
 /// Whether an entry is in a folder, or below it: one that was left empty by a put that failed is none.

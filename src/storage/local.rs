@@ -6,17 +6,19 @@
 //! moment, the backend is asked once. No lock is held while it, or `local`, is asked. While it is away it is asked now and then,
 //! and nobody who could have an old answer waits long for a new one.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+mod flights;
+mod health;
+mod record;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Backend, Entry, ensure_key, ensure_prefix};
+use super::{Backend, Clock, Entry, ensure_key, ensure_prefix};
 use crate::error::{Kind, Result, fail};
 use crate::scope::Scope;
-use crate::time;
+use flights::{Flights, Outcome};
+use health::Health;
+use record::Record;
 
 /// Where `local` holds what the backend said of keys, and of prefixes, what others were told by whom they know ...
 const SAID: &str = "said/";
@@ -28,46 +30,6 @@ const OWN: &str = "own/";
 /// How long a new answer is waited for where there is an old one: by whoever asks for it, and by all others who want it.
 const ASKING: Duration = Duration::from_secs(5);
 const WAITING: Duration = Duration::from_secs(1);
-/// For how long a backend that was away is taken to be so; doubled each time up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// That many questions without an answer in time, and no other answer in between, mean that the backend is away.
-const MOST_LATE: usize = 3;
-
-/// Tells the time: since the Unix epoch, and never back.
-pub trait Clock: Send + Sync {
-    /// Now.
-    fn now(&self) -> Duration;
-}
-
-/// The machine's time, or what has passed since the process began if that is more: a clock that is put back moves nothing, and
-/// a machine that slept is as late as it is.
-pub struct SystemClock {
-    epoch: Duration,
-    began: Instant,
-    /// In milliseconds since the epoch.
-    last: AtomicU64,
-}
-
-impl SystemClock {
-    /// As of now.
-    pub fn start() -> SystemClock {
-        SystemClock {
-            epoch: time::since_epoch(),
-            began: Instant::now(),
-            last: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Clock for SystemClock {
-    fn now(&self) -> Duration {
-        let now = time::since_epoch().max(self.epoch + self.began.elapsed());
-        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let last = self.last.fetch_max(millis, Ordering::Relaxed);
-        Duration::from_millis(millis.max(last))
-    }
-}
 
 /// See the module.
 pub struct LocalReplica {
@@ -80,26 +42,9 @@ pub struct LocalReplica {
     /// How old it may be while the backend is away.
     pub max_stale: Duration,
     clock: Arc<dyn Clock>,
-    /// Questions on their way to the backend.
-    flights: Mutex<HashMap<String, Flight>>,
-    health: Mutex<Health>,
-}
-
-/// A backend that is away.
-#[derive(Clone, Copy)]
-struct Away {
-    kind: Kind,
-    /// When it is asked again.
-    until: Duration,
-    pause: Duration,
-}
-
-/// What is known of the backend as a whole.
-#[derive(Default)]
-struct Health {
-    away: Option<Away>,
-    /// Questions that had no answer in time, since there was one to any.
-    late: BTreeSet<String>,
+    flights: Flights,
+    /// Of the backend; the same for all that read it.
+    health: Arc<Health>,
 }
 
 /// Asks for what is not held.
@@ -138,70 +83,6 @@ pub enum Freshness {
     Stale,
 }
 
-/// Nothing is ever sent: the channel's closing says that the answer is there.
-enum Never {}
-
-/// A question on its way, for all who want its answer.
-#[derive(Clone)]
-struct Flight {
-    began: Duration,
-    landed: Receiver<Never>,
-    outcome: Arc<OnceLock<Outcome>>,
-}
-
-/// An error, as often as it is needed.
-type Outcome = std::result::Result<Option<Vec<u8>>, (Kind, String)>;
-
-/// The one who asks; when he is gone, whatever became of him, others may.
-struct Pilot<'a> {
-    flights: &'a Mutex<HashMap<String, Flight>>,
-    question: &'a str,
-    outcome: Arc<OnceLock<Outcome>>,
-    _landing: Sender<Never>,
-}
-
-impl Drop for Pilot<'_> {
-    fn drop(&mut self) {
-        self.flights
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(self.question);
-    }
-}
-
-/// What is held of a question: what was the answer, and when.
-struct Record {
-    asked: Duration,
-    answer: Option<Vec<u8>>,
-}
-
-impl Record {
-    /// Eight bytes of milliseconds since the epoch, one that says whether there is a value, and the value.
-    fn to_bytes(&self) -> Vec<u8> {
-        let millis = u64::try_from(self.asked.as_millis()).unwrap_or(u64::MAX);
-        let value = self.answer.as_deref().unwrap_or_default();
-        let mut bytes = Vec::with_capacity(9 + value.len());
-        bytes.extend_from_slice(&millis.to_be_bytes());
-        bytes.push(u8::from(self.answer.is_some()));
-        bytes.extend_from_slice(value);
-        bytes
-    }
-
-    /// `None` for what is no record.
-    fn from_bytes(bytes: &[u8]) -> Option<Record> {
-        let (millis, rest) = bytes.split_first_chunk::<8>()?;
-        let answer = match rest.split_first()? {
-            (0, []) => None,
-            (1, value) => Some(value.to_vec()),
-            _ => return None,
-        };
-        Some(Record {
-            asked: Duration::from_millis(u64::from_be_bytes(*millis)),
-            answer,
-        })
-    }
-}
-
 impl LocalReplica {
     /// A replica that has asked for nothing yet, but for what `local` holds from before.
     pub fn new(
@@ -215,8 +96,23 @@ impl LocalReplica {
             cache_lifetime,
             max_stale,
             clock,
-            flights: Mutex::default(),
-            health: Mutex::default(),
+            flights: Flights::default(),
+            health: Arc::default(),
+        }
+    }
+
+    /// Another one of the same backend, which holds what it is told elsewhere: what the one learns of the backend's health, the
+    /// other knows.
+    #[must_use]
+    pub fn beside(&self, local: Arc<dyn Backend>, max_stale: Duration) -> LocalReplica {
+        LocalReplica {
+            backend: self.backend.clone(),
+            local,
+            cache_lifetime: self.cache_lifetime,
+            max_stale,
+            clock: self.clock.clone(),
+            flights: Flights::default(),
+            health: self.health.clone(),
         }
     }
 
@@ -348,7 +244,7 @@ impl LocalReplica {
         let within = |limit: Duration| if has_old { scope.within(limit) } else { scope.clone() };
         let (asking, waiting) = (within(ASKING), within(WAITING));
         loop {
-            let (flight, pilot) = self.board(question);
+            let (flight, pilot) = self.flights.board(question, self.clock.now());
             if let Some(pilot) = pilot {
                 // Whoever had this question before may have landed since we looked.
                 let held = self.held(scope, question)?.filter(|held| self.is_fresh(held, since));
@@ -379,43 +275,14 @@ impl LocalReplica {
 
     /// What the backend says, if it is worth asking: for whoever has nothing else, it always is.
     fn outcome(&self, scope: &Scope, (question, has_old): (&str, bool), ask: &Ask) -> Outcome {
-        let before = self.health().away;
-        if let Some(away) = before.filter(|away| has_old && self.clock.now() < away.until) {
+        if has_old && let Some(kind) = self.health.is_away_for(question, self.clock.now()) {
             // Why it is, another question has been told.
-            return Err((away.kind, format!("{} is away", self.backend.place())));
+            return Err((kind, format!("{} is away", self.backend.place())));
         }
         let outcome = ask(scope).map_err(|error| (error.kind(), error.to_string()));
-        let mut health = self.health();
-        let kind = match &outcome {
-            Ok(_) => {
-                *health = Health::default();
-                return outcome;
-            }
-            Err((kind, _)) => *kind,
-        };
-        let is_away = match kind {
-            Kind::Unreachable | Kind::Sealed => true,
-            Kind::Timeout => {
-                health.late.insert(question.to_string());
-                health.late.len() >= MOST_LATE
-            }
-            // What is the matter with one question says nothing of others.
-            _ => false,
-        };
-        if is_away {
-            health.late.clear();
-            let pause = before.map_or(FIRST_PAUSE, |before| LONGEST_PAUSE.min(2 * before.pause));
-            health.away = Some(Away {
-                kind,
-                until: self.clock.now() + pause,
-                pause,
-            });
-        }
+        let failure = outcome.as_ref().err().map(|(kind, _)| *kind);
+        self.health.note(question, failure, self.clock.now());
         outcome
-    }
-
-    fn health(&self) -> MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Holds no more what was said of `key`.
@@ -424,28 +291,6 @@ impl LocalReplica {
     /// If it may still be held.
     pub fn forget(&self, scope: &Scope, key: &str) -> Result<()> {
         self.local.delete(scope, &format!("{SAID}{key}"))
-    }
-
-    /// The question's flight; with the pilot's seat, if there was none yet.
-    fn board<'a>(&'a self, question: &'a str) -> (Flight, Option<Pilot<'a>>) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(question) {
-            return (flight.clone(), None);
-        }
-        let (landing, landed) = bounded(0);
-        let flight = Flight {
-            began: self.clock.now(),
-            landed,
-            outcome: Arc::default(),
-        };
-        flights.insert(question.to_string(), flight.clone());
-        let pilot = Pilot {
-            flights: &self.flights,
-            question,
-            outcome: flight.outcome.clone(),
-            _landing: landing,
-        };
-        (flight, Some(pilot))
     }
 
     fn held(&self, scope: &Scope, question: &str) -> Result<Option<Record>> {
@@ -514,9 +359,15 @@ impl Backend for LocalReplica {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
     use std::thread;
+    use std::time::Instant;
 
+    use crossbeam_channel::{Receiver, Sender, bounded};
+
+    use super::flights::Never;
+    use super::health::{FIRST_PAUSE, LONGEST_PAUSE};
     use super::*;
     use crate::scope::StopHandle;
     use crate::storage::{Memory, exercise_backend};
@@ -771,17 +622,38 @@ mod tests {
     #[test]
     fn one_question_that_takes_too_long_says_nothing_of_others() {
         let scene = Scene::failing_with(Kind::Timeout);
-        let keys = ["a", "b", "c", "d"];
-        for key in keys {
+        for key in ["slow", "other"] {
             scene.far_put(key, "1");
             scene.look(key);
         }
-        scene.go_away(true);
         scene.pass(LIFETIME);
-        for _ in 0..5 {
-            assert_eq!(scene.look("a").3, 1);
-        }
-        assert_eq!(keys.map(|key| scene.look(key).3), [1, 1, 1, 0], "but three do");
+        scene.far.is_away.store(true, Ordering::SeqCst);
+        assert_eq!(scene.look("slow").1, Freshness::Stale);
+        scene.far.is_away.store(false, Ordering::SeqCst);
+        // Whoever has nothing else asks in any case.
+        assert_eq!(scene.look("unknown"), (None, Freshness::Miss, 0, 1));
+        assert_eq!(scene.look("other").1, Freshness::Miss);
+        assert_eq!(scene.look("slow").3, 0, "and the slow one waits");
+        scene.pass(FIRST_PAUSE);
+        assert_eq!(scene.look("slow").1, Freshness::Miss);
+    }
+
+    #[test]
+    fn what_one_learns_of_a_backend_the_others_know() {
+        let scene = Scene::new();
+        scene.far_put("a", "1");
+        let other = scene
+            .replica
+            .beside(Arc::new(Memory::new(usize::MAX, usize::MAX)), MAX_STALE);
+        scene.look("a");
+        other.look(&scene.scope, "a", Duration::ZERO).unwrap();
+        scene.pass(LIFETIME);
+        scene.go_away(true);
+        assert_eq!(scene.look("a").3, 1);
+        let asked = scene.far.asked.load(Ordering::SeqCst);
+        let found = other.look(&scene.scope, "a", Duration::ZERO).unwrap();
+        assert_eq!(found.freshness, Freshness::Stale);
+        assert_eq!(scene.far.asked.load(Ordering::SeqCst), asked);
     }
 
     #[test]
@@ -923,7 +795,7 @@ mod tests {
             assert_eq!(scene.replica.get(&short, "a").unwrap_err().kind(), Kind::Timeout);
             stop.stop();
         });
-        assert!(scene.replica.flights.lock().unwrap().is_empty());
+        assert!(scene.replica.flights.is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! a copy close by that goes on answering when the other is away.
 
 mod cache_file;
+mod clock;
 mod consul;
 mod exercise;
 mod folder;
@@ -20,10 +21,11 @@ use crate::error::{Kind, Result, fail};
 use crate::scope::Scope;
 
 pub use cache_file::CacheFile;
+pub use clock::{Clock, SystemClock};
 pub use consul::ConsulKv;
 pub use exercise::exercise_backend;
 pub use folder::Folder;
-pub use local::{Clock, Found, Freshness, LocalReplica, SystemClock};
+pub use local::{Found, Freshness, LocalReplica};
 pub use memory::Memory;
 pub use s3::{CredentialSource, Credentials, DEFAULT_REGION, S3, S3Settings};
 pub use seal::{Key, Keys};

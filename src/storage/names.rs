@@ -41,16 +41,33 @@ pub(super) fn decoded<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
 
 /// `None` for what this module has not written.
 fn decoded_name(name: &str) -> Option<String> {
-    let mut parts = name.split(ESCAPE);
+    unescaped(name, ESCAPE).filter(|decoded| encoded(decoded) == name)
+}
+
+/// `name` in letters, digits, `-` and `_`, with `mark` and two digits for any other byte.
+pub(super) fn escaped(name: &str, mark: char) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => escaped.push(char::from(byte)),
+            // Nothing that is written to memory fails.
+            _ => drop(write!(escaped, "{mark}{byte:02x}")),
+        }
+    }
+    escaped
+}
+
+/// The name that is so written, in whatever way: `None` if it is none. Whether it is written as it should be is for the caller.
+pub(super) fn unescaped(text: &str, mark: char) -> Option<String> {
+    let mut parts = text.split(mark);
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {
         let (digits, rest) = part.split_at_checked(2)?;
         bytes.push(u8::from_str_radix(digits, 16).ok()?);
         bytes.extend_from_slice(rest.as_bytes());
     }
-    let decoded = String::from_utf8(bytes).ok()?;
-    let is_name = ensure_key(&decoded).is_ok() && !decoded.contains('/');
-    (is_name && encoded(&decoded) == name).then_some(decoded)
+    let name = String::from_utf8(bytes).ok()?;
+    (ensure_key(&name).is_ok() && !name.contains('/')).then_some(name)
 }
 
 #[cfg(test)]

@@ -9,6 +9,10 @@
 //! listed whose entry is not there. Lists show it (a look at each entry would make them dear) and a get says that nothing is
 //! there; the next put or delete of it, or [`Sealed::reseal`], settles it.
 //!
+//! A place that was lost or emptied looks like one in which nothing was ever put, and an entry that was taken out of it like one
+//! that is being put. All processes have their keys in the same order, and each store has keys of its own: under one key the
+//! objects of two stores could be exchanged.
+//!
 //! One process writes to a store at a time, with as many threads as it likes; any number of processes read. While keys are
 //! changed, readers need the new key before the writer has it.
 

@@ -62,6 +62,44 @@ fn while_a_killed_origin_is_away_no_read_of_what_is_held_fails() {
     });
 }
 
+/// One that takes connections and says nothing is worse than one that is down: each question to it takes its time.
+#[test]
+fn an_origin_that_hangs_does_not_hold_readers_up() {
+    let server = start_raft();
+    let scene = Scene::of(&server, json!({ "cacheLifetime": "300ms" }), json!({}));
+    let keys: Vec<String> = (0..10).map(|n| format!("app{n}")).collect();
+    for key in &keys {
+        scene.mount.put(key, json!({ "key": key }));
+        assert_eq!(scene.read(key).status, 200);
+    }
+    server.pause();
+    let began = std::time::Instant::now();
+    wait::until("what is held expires", wait::SOON, || {
+        let is_stale = |key: &String| cache(&scene.read(key)) == "stale";
+        keys.iter().all(is_stale).then_some(())
+    });
+    for _ in 0..20 {
+        for key in &keys {
+            let answer = scene.read(key);
+            assert_eq!((answer.status, cache(&answer)), (200, "stale"), "{}", answer.text());
+        }
+    }
+    // Were each question waited for, this would take an hour.
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(40),
+        "{:?}",
+        began.elapsed()
+    );
+    let health = std::time::Instant::now();
+    assert_eq!(get(&scene.replica.with_token(""), "sys/health").status, 200);
+    assert!(health.elapsed() < std::time::Duration::from_secs(5));
+    server.resume();
+    scene.mount.put("app0", json!({ "key": "changed" }));
+    wait::until("it is fresh again", wait::SOON, || {
+        (value(&scene, "app0") == json!({ "key": "changed" })).then_some(())
+    });
+}
+
 #[test]
 fn what_is_too_old_is_no_answer() {
     let scene = Scene::with(json!({ "cacheLifetime": "100ms", "maxStale": "1s" }));

@@ -5,12 +5,8 @@
 //! entries end with `.entry`, and a name that is too long goes on below a folder. What stands in such keys needs no encoding in
 //! a listing, and only the `!` in a URL.
 
-use std::fmt::Write as _;
-
-use percent_encoding::percent_decode_str;
-
 use crate::error::{Kind, Result, fail};
-use crate::storage::ensure_key;
+use crate::storage::names::{escaped, unescaped};
 
 /// The longest part of a name, in bytes: with its ending it fits into every file system.
 const LONGEST: usize = 200;
@@ -84,23 +80,12 @@ fn push(key: &mut String, name: &str, ending: &str) {
 }
 
 fn encoded(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => encoded.push(char::from(byte)),
-            // Nothing that is written to memory fails.
-            _ => drop(write!(encoded, "!{byte:02x}")),
-        }
-    }
-    encoded
+    escaped(name, '!')
 }
 
 /// `None` for what this module has not written.
 fn decoded(name: &str) -> Option<String> {
-    let percent = name.replace('!', "%");
-    let decoded = percent_decode_str(&percent).decode_utf8().ok()?.into_owned();
-    let is_name = !decoded.contains('/') && ensure_key(&decoded).is_ok();
-    (is_name && encoded(&decoded) == name).then_some(decoded)
+    unescaped(name, '!').filter(|decoded| encoded(decoded) == name)
 }
 
 #[cfg(test)]
